@@ -1,0 +1,5 @@
+"""interp-unlearn: an interpretability-first toolkit for machine unlearning."""
+
+from interp_unlearn._core import __version__ as __version__
+from interp_unlearn.hooked import capture as capture
+from interp_unlearn.hooked import edit as edit

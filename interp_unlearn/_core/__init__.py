@@ -1,0 +1,29 @@
+"""What every room shares: errors, seeds, atomic files, registries and labelled results. Imports nothing of the package."""
+
+from interp_unlearn._core._errors import ConfigError as ConfigError
+from interp_unlearn._core._errors import DataError as DataError
+from interp_unlearn._core._errors import FileFormatError as FileFormatError
+from interp_unlearn._core._errors import InterpUnlearnError as InterpUnlearnError
+from interp_unlearn._core._errors import MissingPackageError as MissingPackageError
+from interp_unlearn._core._errors import ModelError as ModelError
+from interp_unlearn._core._errors import NothingToForgetError as NothingToForgetError
+from interp_unlearn._core._errors import SiteError as SiteError
+from interp_unlearn._core._errors import TrainingDivergedError as TrainingDivergedError
+from interp_unlearn._core._errors import nearest as nearest
+from interp_unlearn._core._io import append_jsonl as append_jsonl
+from interp_unlearn._core._io import cache_dir as cache_dir
+from interp_unlearn._core._io import read_json as read_json
+from interp_unlearn._core._io import read_jsonl as read_jsonl
+from interp_unlearn._core._io import read_tensors as read_tensors
+from interp_unlearn._core._io import write_json as write_json
+from interp_unlearn._core._io import write_tensors as write_tensors
+from interp_unlearn._core._optional import optional_import as optional_import
+from interp_unlearn._core._registry import Registry as Registry
+from interp_unlearn._core._results import Axis as Axis
+from interp_unlearn._core._results import Evidence as Evidence
+from interp_unlearn._core._results import Labelled as Labelled
+from interp_unlearn._core._seeds import config_hash as config_hash
+from interp_unlearn._core._seeds import generator as generator
+from interp_unlearn._core._seeds import numpy_rng as numpy_rng
+from interp_unlearn._core._seeds import seed_everything as seed_everything
+from interp_unlearn._core._version import __version__ as __version__

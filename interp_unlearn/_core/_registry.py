@@ -1,0 +1,46 @@
+"""Names for interchangeable parts; a name can be taken once."""
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from interp_unlearn._core._errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A map from a name to a part, e.g. objectives by name.
+
+    Example:
+        >>> objectives = Registry("objective")
+        >>> @objectives.register("ga")
+        ... class GradientAscent: ...
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._items: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that files its argument under ``name``."""
+
+        def add(item: T) -> T:
+            if name in self._items:
+                raise ConfigError(f"{self.kind} {name!r} is already registered; choose another name")
+            self._items[name] = item
+            return item
+
+        return add
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._items:
+            raise ConfigError(
+                f"unknown {self.kind} {name!r}{nearest(name, self._items)}; known: {', '.join(sorted(self._items))}"
+            )
+        return self._items[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._items))

@@ -1,0 +1,35 @@
+"""Look inside any model: named sites, capture, edit, streamed statistics, on-disk store.
+
+Example:
+    >>> model = open_model("smollm2-135m")
+    >>> acts = capture(model, "The capital of France is", ["blocks.12.hook_resid_post"], positions=-1)
+    >>> acts["blocks.12.hook_resid_post"].shape
+    torch.Size([1, 1, 576])
+"""
+
+from interp_unlearn.hooked._batch import MASK_POLICIES as MASK_POLICIES
+from interp_unlearn.hooked._batch import Batch as Batch
+from interp_unlearn.hooked._batch import MaskPolicy as MaskPolicy
+from interp_unlearn.hooked._batch import batch_from_ids as batch_from_ids
+from interp_unlearn.hooked._batch import name_span as name_span
+from interp_unlearn.hooked._batch import span_last_token as span_last_token
+from interp_unlearn.hooked._batch import tokenize as tokenize
+from interp_unlearn.hooked._capture import Activations as Activations
+from interp_unlearn.hooked._capture import capture as capture
+from interp_unlearn.hooked._edit import Edit as Edit
+from interp_unlearn.hooked._edit import ablate as ablate
+from interp_unlearn.hooked._edit import edit as edit
+from interp_unlearn.hooked._edit import patch as patch
+from interp_unlearn.hooked._edit import steer as steer
+from interp_unlearn.hooked._model import HookedModel as HookedModel
+from interp_unlearn.hooked._model import LanguageShape as LanguageShape
+from interp_unlearn.hooked._open import wrap as wrap
+from interp_unlearn.hooked._sites import Site as Site
+from interp_unlearn.hooked._sites import SiteMap as SiteMap
+from interp_unlearn.hooked._tap import Taps as Taps
+from interp_unlearn.hooked._tap import tap as tap
+from interp_unlearn.hooked._answers import AnswerBatch as AnswerBatch
+from interp_unlearn.hooked._answers import AnswerScores as AnswerScores
+from interp_unlearn.hooked._answers import answer_batch as answer_batch
+from interp_unlearn.hooked._answers import answer_logprobs as answer_logprobs
+from interp_unlearn.hooked._answers import score_answers as score_answers
