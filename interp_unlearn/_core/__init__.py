@@ -1,4 +1,10 @@
-"""What every room shares: errors, seeds, atomic files, registries and labelled results. Imports nothing of the package."""
+"""What every room shares: errors, seeds, atomic files, registries and labelled results. Imports nothing of the package.
+
+The names that need torch are imported when they are first asked for, so that views of saved results start without it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from interp_unlearn._core._errors import ConfigError as ConfigError
 from interp_unlearn._core._errors import DataError as DataError
@@ -14,16 +20,33 @@ from interp_unlearn._core._io import append_jsonl as append_jsonl
 from interp_unlearn._core._io import cache_dir as cache_dir
 from interp_unlearn._core._io import read_json as read_json
 from interp_unlearn._core._io import read_jsonl as read_jsonl
-from interp_unlearn._core._io import read_tensors as read_tensors
 from interp_unlearn._core._io import write_json as write_json
-from interp_unlearn._core._io import write_tensors as write_tensors
 from interp_unlearn._core._optional import optional_import as optional_import
 from interp_unlearn._core._registry import Registry as Registry
 from interp_unlearn._core._results import Axis as Axis
 from interp_unlearn._core._results import Evidence as Evidence
 from interp_unlearn._core._results import Labelled as Labelled
 from interp_unlearn._core._seeds import config_hash as config_hash
-from interp_unlearn._core._seeds import generator as generator
 from interp_unlearn._core._seeds import numpy_rng as numpy_rng
-from interp_unlearn._core._seeds import seed_everything as seed_everything
 from interp_unlearn._core._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from interp_unlearn._core._tensors import read_tensors as read_tensors
+    from interp_unlearn._core._tensors import write_tensors as write_tensors
+    from interp_unlearn._core._torch_seeds import generator as generator
+    from interp_unlearn._core._torch_seeds import seed_everything as seed_everything
+
+_NEED_TORCH = {
+    "read_tensors": "_tensors",
+    "write_tensors": "_tensors",
+    "generator": "_torch_seeds",
+    "seed_everything": "_torch_seeds",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEED_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_NEED_TORCH[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,4 +1,4 @@
-"""Files: JSON and safetensors only, written atomically, read with errors that name the fix."""
+"""JSON files, written atomically, read with errors that name the fix (tensors: `_tensors`). Needs no torch."""
 
 import json
 import os
@@ -8,23 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
 from interp_unlearn._core._errors import FileFormatError
-
-PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"}
 
 
 def cache_dir() -> Path:
-    """Folder of converted models and cached gold models (``$INTERP_UNLEARN_CACHE``, else ``~/.cache/interp-unlearn``)."""
+    """Folder of converted models and gold models: ``$INTERP_UNLEARN_CACHE``, else ``~/.cache/interp-unlearn``."""
     root = os.environ.get("INTERP_UNLEARN_CACHE")
     return Path(root).expanduser() if root else Path.home() / ".cache" / "interp-unlearn"
 
 
 @contextmanager
-def _atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; move it over ``path`` when the body succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -42,7 +36,7 @@ def _atomic(path: Path) -> Iterator[Path]:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON; a reader sees the old file or the whole new one."""
-    with _atomic(Path(path)) as temporary:
+    with atomic(Path(path)) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=False, allow_nan=True) + "\n", encoding="utf-8")
 
 
@@ -58,7 +52,9 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError as error:
         raise FileFormatError(f"{path} does not exist") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"{path} is not valid JSON ({error}); it may be truncated: delete it and run again") from error
+        raise FileFormatError(
+            f"{path} is not valid JSON ({error}); it may be truncated: delete it and run again"
+        ) from error
 
 
 def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
@@ -88,38 +84,3 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
                 break
             raise FileFormatError(f"{path} line {number + 1} is not valid JSON ({error})") from error
     return records
-
-
-def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as safetensors, atomically.
-
-    Args:
-        path: Target file, ending in ``.safetensors``.
-        tensors: Name to tensor; each is made contiguous and moved to CPU.
-        metadata: Strings kept in the header.
-    """
-    flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with _atomic(Path(path)) as temporary:
-        save_file(flat, temporary, metadata=dict(metadata or {}))
-
-
-def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file onto the CPU.
-
-    Raises:
-        FileFormatError: If it is missing, a pickle, truncated, or not safetensors.
-    """
-    path = Path(path)
-    if path.suffix.lower() in PICKLE_SUFFIXES:
-        raise FileFormatError(
-            f"{path} looks like a pickle, which can run code when loaded; convert it to .safetensors first"
-        )
-    if not path.exists():
-        raise FileFormatError(f"{path} does not exist")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FileFormatError(
-            f"{path} is not a whole safetensors file ({error}); it may be truncated: make or copy it again"
-        ) from error
