@@ -1,0 +1,13 @@
+"""Where models come from: names, folders, GGUF files, the hub, your own module, and edits laid over a base.
+
+Example:
+    >>> model = open_model("smollm2-135m")
+    >>> [row["name"] for row in list_models()][:1]
+    ['smollm2-135m']
+"""
+
+from interp_unlearn.zoo._changes import apply_delta as apply_delta
+from interp_unlearn.zoo._entries import ZooEntry as ZooEntry
+from interp_unlearn.zoo._entries import list_models as list_models
+from interp_unlearn.zoo._fetch import fetch_model as fetch_model
+from interp_unlearn.zoo._open import open_model as open_model
