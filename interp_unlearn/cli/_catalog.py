@@ -1,0 +1,78 @@
+"""`models` and `worlds`: what can be opened and what can be forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.table import Table
+
+from interp_unlearn.cli._console import console, friendly
+
+models_app = typer.Typer(help="List models, or fetch one into the cache.", invoke_without_command=True)
+worlds_app = typer.Typer(help="List worlds, or show one's entities and relations.", invoke_without_command=True)
+
+
+@models_app.callback()
+@friendly
+def list_models_command(ctx: typer.Context) -> None:
+    """List the models that can be opened by name; paths and hub ids work everywhere too."""
+    if ctx.invoked_subcommand:
+        return
+    from interp_unlearn.zoo import list_models
+
+    table = Table("name", "in the cache", "about")
+    for entry in list_models():
+        table.add_row(entry.name, "yes" if entry.is_cached() else "no", entry.about)
+    console.print(table)
+    console.print("Fetch one with: interp-unlearn models fetch NAME", highlight=False)
+
+
+@models_app.command("fetch")
+@friendly
+def fetch_command(name: str = typer.Argument(help="A name from `interp-unlearn models`.")) -> None:
+    """Download and convert a model once; it is kept as safetensors in the cache."""
+    from interp_unlearn.zoo import fetch_model
+
+    path = fetch_model(name)
+    console.print(f"{name} is ready in {path}", highlight=False, soft_wrap=True)
+
+
+@worlds_app.callback()
+@friendly
+def list_worlds_command(ctx: typer.Context) -> None:
+    """List the worlds: sets of facts with ground truth, from which question sets are made."""
+    if ctx.invoked_subcommand:
+        return
+    from interp_unlearn.worlds import list_worlds
+
+    table = Table("name", "about")
+    for name, about in list_worlds().items():
+        table.add_row(name, about)
+    console.print(table)
+    console.print("Look into one with: interp-unlearn worlds show NAME", highlight=False)
+
+
+@worlds_app.command("show")
+@friendly
+def show_world_command(
+    name: str = typer.Argument(help="A name from `interp-unlearn worlds`."),
+    data_dir: Path | None = typer.Option(None, help="Folder with data files, for worlds that need them."),
+    entity: str | None = typer.Option(None, help="Show the facts of one entity."),
+) -> None:
+    """Show a world's entities, relations and templates."""
+    from interp_unlearn.worlds import load_world
+
+    world = load_world(name, data_dir=data_dir)
+    if entity is not None:
+        found = world.entity(entity)
+        table = Table("relation", "answer", title=found.name)
+        for fact in world.facts_of(found.id):
+            table.add_row(fact.relation, ", ".join((fact.answer, *fact.also)))
+        console.print(table)
+        return
+    table = Table("type", "entities", "relations", "for example")
+    for kind in world.types:
+        members = world.of_type(kind)
+        table.add_row(kind, str(len(members)), ", ".join(world.relations(kind)), ", ".join(e.name for e in members[:6]))
+    console.print(table)

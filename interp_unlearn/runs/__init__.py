@@ -1,0 +1,23 @@
+"""Runs: one folder each, resumable, holding config, events, weights, captures, tables and evidence.
+
+Example:
+    >>> config = load_configs("japan.toml")[0]
+    >>> folder = run(config, "runs/japan")
+    >>> folder.table("behaviour.after").at(set="forget_heldout", metric="exact")
+"""
+
+from interp_unlearn.runs._config import EvidenceSpec as EvidenceSpec
+from interp_unlearn.runs._config import LatentsSpec as LatentsSpec
+from interp_unlearn.runs._config import ModelSpec as ModelSpec
+from interp_unlearn.runs._config import RunConfig as RunConfig
+from interp_unlearn.runs._config import TargetSpec as TargetSpec
+from interp_unlearn.runs._config import WorldSpec as WorldSpec
+from interp_unlearn.runs._config import configs_from_dict as configs_from_dict
+from interp_unlearn.runs._config import load_configs as load_configs
+from interp_unlearn.runs._folder import RunFolder as RunFolder
+from interp_unlearn.runs._run import resume as resume
+from interp_unlearn.runs._run import run as run
+from interp_unlearn.runs._run import run_many as run_many
+from interp_unlearn.runs._workbench import Progress as Progress
+from interp_unlearn.runs._workbench import Workbench as Workbench
+from interp_unlearn.runs._workbench import open_workbench as open_workbench

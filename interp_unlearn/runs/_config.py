@@ -1,0 +1,245 @@
+"""Run configuration: one frozen dataclass per noun, read from TOML, with errors that name the field and the fix."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from interp_unlearn._core import ConfigError, config_hash, nearest
+from interp_unlearn.unlearn import Recipe
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model: a zoo name, a path, or a hub id, optionally with an adapter folder or a state-dict delta."""
+
+    name: str = "smollm2-135m"
+    adapter: str | None = None
+    delta: str | None = None
+
+    def __post_init__(self) -> None:
+        _need(isinstance(self.name, str) and bool(self.name), "model.name", self.name, "give a zoo name, a path or a hub id")
+        _need(not (self.adapter and self.delta), "model.adapter", self.adapter, "give an adapter or a delta, not both")
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """Which ground truth.
+
+    Attributes:
+        name: A world name, see ``interp-unlearn worlds``.
+        data_dir: Folder with data files for worlds that need them.
+        n_known: Known entities used as references and neighbours, half of them held out for evaluation.
+        n_unknown: Unknown entities, split likewise.
+    """
+
+    name: str = "countries"
+    data_dir: str | None = None
+    n_known: int = 40
+    n_unknown: int = 40
+
+    def __post_init__(self) -> None:
+        for key in ("n_known", "n_unknown"):
+            value = getattr(self, key)
+            _need(isinstance(value, int) and value >= 4, f"world.{key}", value, "give an integer of at least 4")
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """What to forget: entities by name or id, and the relations (none means the whole entity)."""
+
+    entities: tuple[str, ...] = ()
+    relations: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key in ("entities", "relations"):
+            value = getattr(self, key)
+            _need(not isinstance(value, str), f"target.{key}", value, f'write a list, e.g. {key} = ["{value}"]')
+            object.__setattr__(self, key, tuple(value))
+        _need(bool(self.entities), "target.entities", [], "name at least one entity to forget")
+
+
+@dataclass(frozen=True)
+class LatentsSpec:
+    """Sparse autoencoders.
+
+    Attributes:
+        sae: A shipped name, a folder in SAELens format, ``"train"`` (a small one, trained and cached: for TinyWorld), or None.
+        second: Another SAE that judges but is never trained against, or None.
+    """
+
+    sae: str | None = None
+    second: str | None = None
+
+
+@dataclass(frozen=True)
+class EvidenceSpec:
+    """What to measure.
+
+    Attributes:
+        layer_stride: Capture every so many layers (the SAE's layer and the last one are always included).
+        lens: Logit lens by layer.
+        relearn: Run the relearning attack.
+        gold: Measure the retrained model too, where the world can make one.
+        require_known: Refuse a target that the model does not know.
+    """
+
+    layer_stride: int = 3
+    lens: bool = True
+    relearn: bool = True
+    gold: bool = True
+    require_known: bool = True
+
+    def __post_init__(self) -> None:
+        ok = isinstance(self.layer_stride, int) and self.layer_stride >= 1
+        _need(ok, "evidence.layer_stride", self.layer_stride, "give an integer of at least 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One unlearning run.
+
+    Attributes:
+        name: Name of the run and of its folder.
+        recipe: Fields of a `Recipe`; those not given take the tuned defaults of the objective for the opened model, and the
+            whole recipe is then saved as ``recipe.json``.
+        target: What to forget.
+        seed: Decides splits, training and attacks.
+        model: Which model.
+        world: Which ground truth.
+        latents: Which SAEs.
+        evidence: What to measure.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    target: TargetSpec
+    target: TargetSpec
+    seed: int = 0
+    model: ModelSpec = field(default_factory=ModelSpec)
+    world: WorldSpec = field(default_factory=WorldSpec)
+    latents: LatentsSpec = field(default_factory=LatentsSpec)
+    evidence: EvidenceSpec = field(default_factory=EvidenceSpec)
+
+    def __post_init__(self) -> None:
+        bad = not self.name or self.name.startswith(".") or any(c in self.name for c in '/\\:*?"<>|\0\n')
+        _need(not bad, "name", self.name, "use a plain folder name without slashes")
+        _need(isinstance(self.seed, int) and self.seed >= 0, "seed", self.seed, "give a non-negative integer")
+        if "objective" not in self.recipe:
+            raise ConfigError('recipe.objective is missing; name a method, e.g. objective = "npo"')
+        Recipe.from_dict(self.recipe)  # refuses what can never be a recipe before a model is opened
+        object.__setattr__(self, "recipe", dict(self.recipe))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that `from_dict` reads back."""
+        parts = {k: dataclasses.asdict(getattr(self, k)) for k in ("target", "model", "world", "latents", "evidence")}
+        return {"name": self.name, "seed": self.seed, "recipe": dict(self.recipe), **parts}
+
+    @property
+    def shared_key(self) -> str:
+        """Hash of everything but the name and the recipe: runs that share it share the measurements of original and gold."""
+        return config_hash({k: v for k, v in self.to_dict().items() if k not in ("name", "recipe")})
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
+        """Build from plain values (one table of a TOML file).
+
+        Raises:
+            ConfigError: Naming the field and the fix.
+        """
+        _known_keys(data, {f.name for f in dataclasses.fields(cls)}, "")
+        if "recipe" not in data:
+            raise ConfigError("recipe is missing; add a table [recipe] with at least: objective = \"npo\"")
+        if "target" not in data:
+            raise ConfigError('target is missing; add a table [target] with: entities = ["Japan"]')
+        recipe = {k: v for k, v in _table(data, "recipe").items() if k != "name"}
+        return cls(
+            name=data.get("name") or str(recipe.get("objective", "run")),
+            seed=data.get("seed", 0),
+            recipe=recipe,
+            target=_section(TargetSpec, data, "target"),
+            model=_section(ModelSpec, data, "model"),
+            world=_section(WorldSpec, data, "world"),
+            latents=_section(LatentsSpec, data, "latents"),
+            evidence=_section(EvidenceSpec, data, "evidence"),
+        )
+
+
+def load_configs(path: str | Path) -> tuple[RunConfig, ...]:
+    """Read a TOML file with one ``[recipe]``, or several ``[[recipe]]`` to compare on the same target.
+
+    With several recipes each run is named after its recipe's ``name``, or its objective.
+
+    Raises:
+        ConfigError: If the file is missing, not TOML, or a field is wrong.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist; give the path of a TOML config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return configs_from_dict(data, default_name=path.stem)
+
+
+def configs_from_dict(data: Mapping[str, Any], default_name: str = "run") -> tuple[RunConfig, ...]:
+    """One `RunConfig` per recipe in ``data``."""
+    recipes = data.get("recipe")
+    if not isinstance(recipes, list):
+        return (RunConfig.from_dict({"name": default_name, **data}),)
+    configs = []
+    for item in recipes:
+        _need(isinstance(item, Mapping), "recipe", item, "write [[recipe]] tables")
+        name = item.get("name") or item.get("objective") or "recipe"
+        configs.append(RunConfig.from_dict({**data, "name": name, "recipe": item}))
+    names = [c.name for c in configs]
+    for name in names:
+        _need(names.count(name) == 1, "recipe.name", name, "give each [[recipe]] a different name")
+    return tuple(configs)
+
+
+def _need(ok: bool, name: str, value: Any, fix: str) -> None:
+    if not ok:
+        raise ConfigError(f"{name} = {value!r}: {fix}")
+
+
+def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key, {})
+    _need(isinstance(value, Mapping), key, value, f"write it as a table: [{key}]")
+    return value
+
+
+def _known_keys(data: Mapping[str, Any], known: set[str], prefix: str) -> None:
+    for key in data:
+        if key not in known:
+            raise ConfigError(f"unknown field {prefix}{key}{nearest(key, known)}; known: {', '.join(sorted(known))}")
+
+
+def _section(kind: type[S], data: Mapping[str, Any], key: str) -> S:
+    table = _table(data, key)
+    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    _known_keys(table, set(names), f"{key}.")
+    for name, value in table.items():
+        expected = _default_type(kind, name)
+        if expected is not None and not isinstance(value, expected) or (isinstance(value, bool) and expected is int):
+            raise ConfigError(f"{key}.{name} = {value!r}: expected {getattr(expected, '__name__', expected)}")
+    return kind(**table)
+
+
+def _default_type(kind: type, name: str) -> type | None:
+    for item in dataclasses.fields(kind):
+        if item.name == name and isinstance(item.default, (bool, int, str)):
+            return type(item.default)
+    return None
+
+
+def names_of(configs: Sequence[RunConfig]) -> str:
+    """Run names for messages."""
+    return ", ".join(c.name for c in configs)

@@ -1,0 +1,31 @@
+"""The gold model: retrained without the target, where the world can make one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from interp_unlearn.runs._config import RunConfig
+from interp_unlearn.runs._folder import RunFolder
+from interp_unlearn.runs._measure import measure_phase, measure_relearning
+from interp_unlearn.runs._workbench import Progress, Workbench
+from interp_unlearn.zoo import tinyworld_model
+
+
+def has_gold(bench: Workbench) -> bool:
+    """Whether the model's training set is ours, so that it can be retrained without the target."""
+    return bench.model.source.get("zoo") == "tinyworld" and bench.world.name == "tinyworld"
+
+
+def measure_gold(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress) -> None:
+    """Measure gold once for all runs on this target; where there is none, the run simply has no gold files."""
+    if not has_gold(bench):
+        return
+    shared = RunFolder(out.path.parent / f".gold-{config.shared_key}")
+    if not shared.finished("gold"):
+        progress("retraining without the target (gold)", 0, 0)
+        gold = replace(bench, model=tinyworld_model(exclude=bench.task.target, progress=progress), originals={})
+        measure_phase(config, shared, gold, "gold", progress)
+        if config.evidence.relearn:
+            shared.save_tables(measure_relearning(config, gold, "gold", progress))
+        shared.finish_part("gold", 0.0)
+    out.link_phase_from(shared, "gold")

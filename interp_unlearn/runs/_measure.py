@@ -1,0 +1,120 @@
+"""What a run measures, phase by phase. Each function returns or saves labelled results; nothing here decides anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from interp_unlearn._core import Evidence, Labelled
+from interp_unlearn.attacks import RelearnConfig, relearn, relearn_evidence
+from interp_unlearn.diff import compare_activations, compare_latents, compare_weights
+from interp_unlearn.hooked import HookedModel
+from interp_unlearn.metrics import behaviour_by_prompt, behaviour_change, behaviour_intervals, text_loss, text_loss_change
+from interp_unlearn.metrics import PromptScores
+from interp_unlearn.probes import lens_evidence, logit_lens, logit_lens_grid, mention_activations, run_probes
+from interp_unlearn.runs._config import RunConfig
+from interp_unlearn.runs._folder import RunFolder
+from interp_unlearn.runs._workbench import Progress, Workbench
+
+
+def _named(table: Labelled, name: str) -> Labelled:
+    return replace(table, name=name)
+
+
+def parity_evidence(bench: Workbench) -> Evidence:
+    """Do hooks change what the model computes? Bare against hooked logits on questions of the task."""
+    prompts = [p.text for p in (*bench.task.forget_train.prompts, *bench.task.neighbours.prompts)[:4]]
+    report = bench.model.parity(prompts)
+    return Evidence(
+        name="parity",
+        question="Are the logits of the hooked model those of the bare one?",
+        value=report.max_abs_diff,
+        direction="low",
+        n=report.n_tokens,
+        mask_policy="all",
+        does_not_show="that the model's file is what its author published",
+        control=0.0,
+        control_name="bit-identical",
+        config={"identical": report.identical, "sites_hooked": report.sites_hooked},
+    )
+
+
+def measure_phase(config: RunConfig, out: RunFolder, bench: Workbench, phase: str, progress: Progress) -> None:
+    """Behaviour, text loss, lens and mention activations of the model as it is now, saved under ``phase``."""
+    model, task = bench.model, bench.task
+    progress(f"measuring behaviour ({phase})", 0, 0)
+    scores = behaviour_by_prompt(model, task)
+    out.save_tables(
+        [
+            _named(scores.table, f"behaviour_by_prompt.{phase}"),
+            _named(scores.summary(), f"behaviour.{phase}"),
+            _named(behaviour_intervals(scores, seed=config.seed), f"behaviour_intervals.{phase}"),
+        ]
+    )
+    if task.text_eval:
+        progress(f"measuring text loss ({phase})", 0, 0)
+        out.save_tables([_named(text_loss(model, task.text_eval), f"text_loss.{phase}")])
+    progress(f"capturing mentions ({phase})", 0, 0)
+    acts = mention_activations(model, task, bench.sites(config.evidence.layer_stride))
+    out.save_activations(phase, acts)
+    if config.evidence.lens:
+        progress(f"reading the logit lens ({phase})", 0, 0)
+        out.save_tables(_lens_tables(model, bench, phase))
+
+
+def _lens_tables(model: HookedModel, bench: Workbench, phase: str) -> list[Labelled]:
+    sets = {"forget": bench.task.forget_heldout.prompts, "neighbours": bench.task.neighbours.prompts[:24]}
+    tables = [_named(logit_lens(model, prompts), f"lens_{name}.{phase}") for name, prompts in sets.items() if prompts]
+    if bench.task.forget_heldout.prompts:
+        tables.append(_named(logit_lens_grid(model, bench.task.forget_heldout.prompts[0]), f"lens_grid.{phase}"))
+    return tables
+
+
+def change_tables(config: RunConfig, out: RunFolder) -> list[Labelled]:
+    """Paired before–after changes of behaviour and text loss, from saved tables."""
+    tables = []
+    scores = {phase: out.table(f"behaviour_by_prompt.{phase}") for phase in ("before", "after")}
+    if scores["before"] is not None and scores["after"] is not None:
+        pair = PromptScores(scores["before"]), PromptScores(scores["after"])
+        tables.append(_named(behaviour_change(*pair, seed=config.seed), "behaviour_change"))
+    loss = {phase: out.table(f"text_loss.{phase}") for phase in ("before", "after")}
+    if loss["before"] is not None and loss["after"] is not None:
+        tables.append(_named(text_loss_change(loss["before"], loss["after"], seed=config.seed), "text_loss_change"))
+    return tables
+
+
+def weight_tables(originals: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> list[Labelled]:
+    """How far each changed parameter moved, relative to its original size."""
+    return [_named(table, f"weights.{table.name}") for table in compare_weights(originals, changed)]
+
+
+def measure_relearning(config: RunConfig, bench: Workbench, who: str, progress: Progress) -> list[Labelled]:
+    """Relearning curves of the model as it is now: of the target, and of facts that were never known."""
+    progress(f"relearning attack ({who})", 0, 0)
+    curve = relearn(bench.model, bench.task, RelearnConfig(seed=config.seed))
+    tables = [_named(curve.target, f"relearn.{who}")]
+    if who == "after" and curve.control is not None:
+        tables.append(_named(curve.control, "relearn.control"))
+    return tables
+
+
+def measure_evidence(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress) -> list[Evidence]:
+    """Evidence from saved activations and tables, and the diff tables, before against after (and gold)."""
+    progress("probing what moved", 0, 0)
+    before, after = out.activations("before"), out.activations("after")
+    gold = out.activations("gold") if (out.path / "activations" / "gold").exists() else None
+    main, second = bench.saes.get("main"), bench.saes.get("second")
+    found = run_probes(before, after, site=bench.site, sae=main, second_sae=second, gold=gold, seed=config.seed)
+    out.save_tables(compare_activations(before, after))
+    if main is not None:
+        out.save_tables(compare_latents(before, after, main.site, main))
+    for name in ("forget", "neighbours"):
+        tables = [out.table(f"lens_{name}.{phase}") for phase in ("before", "after", "gold")]
+        if tables[0] is not None and tables[1] is not None:
+            found.append(lens_evidence(tables[0], tables[1], where=name, gold=tables[2], seed=config.seed))
+    curves = {who: out.table(f"relearn.{who}") for who in ("after", "control", "before", "gold")}
+    if curves["after"] is not None and curves["control"] is not None:
+        found.append(relearn_evidence(curves["after"], curves["control"], original=curves["before"], gold=curves["gold"]))
+    return found

@@ -1,0 +1,206 @@
+"""`run` and `resume`: from a config to a finished run folder, part by part.
+
+Each part writes its files and is then marked as finished; a killed run continues with the first unfinished part, training from
+its last checkpoint. On the CPU the final weights are bit for bit those of an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from interp_unlearn._core import FileFormatError, InterpUnlearnError, read_json, seed_everything, write_json
+from interp_unlearn.runs._config import RunConfig
+from interp_unlearn.runs._folder import RunFolder
+from interp_unlearn.runs._gold import measure_gold
+from interp_unlearn.runs._measure import (
+    change_tables,
+    measure_evidence,
+    measure_phase,
+    measure_relearning,
+    parity_evidence,
+    weight_tables,
+)
+from interp_unlearn.runs._workbench import Progress, Workbench, open_workbench, silent
+from interp_unlearn.unlearn import Recipe, Unlearner, default_recipe
+from interp_unlearn.worlds import task_to_json
+
+CHECKPOINT_SECONDS = 60.0
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a number depends on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "transformers", "numpy", "scikit-learn", "sae-lens", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def run(
+    config: RunConfig,
+    folder: str | Path,
+    *,
+    bench: Workbench | None = None,
+    progress: Progress = silent,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> RunFolder:
+    """Unlearn as ``config`` says, look inside before and after, attack, and save everything in ``folder``.
+
+    Args:
+        config: What to do.
+        folder: A new or empty folder, or one with an unfinished run of the same config (which is continued).
+        bench: Opened model and task to share between runs; its model is given back with its original weights.
+        progress: Told what is going on.
+        checkpoint_seconds: Save the training state at least this often.
+
+    Raises:
+        FileFormatError: If ``folder`` holds something else.
+        InterpUnlearnError: As the parts raise; the folder's status then says why.
+    """
+    out = _prepare_folder(config, Path(folder))
+    if out.status()["state"] == "done":
+        return out
+    try:
+        out.write_status("running", message="")
+        seed_everything(config.seed)
+        opened = bench or open_workbench(config, progress)
+        _parts(config, out, opened, progress, checkpoint_seconds)
+        out.write_status("done", message="")
+    except KeyboardInterrupt:
+        out.write_status("stopped", message=f"interrupted; continue with: interp-unlearn resume {out.path}")
+        raise
+    except InterpUnlearnError as error:
+        out.write_status("failed", message=str(error))
+        raise
+    except OSError as error:
+        out.write_status("failed", message=f"{error}; free some space or choose another folder, then resume")
+        raise
+    return out
+
+
+def resume(folder: str | Path, *, progress: Progress = silent) -> RunFolder:
+    """Continue an interrupted run; a finished one is returned as it is.
+
+    Raises:
+        FileFormatError: If ``folder`` is not a run folder.
+    """
+    out = RunFolder.open(folder)
+    saved = {k: v for k, v in out.config().items() if k not in ("kind", "version", "versions")}
+    return run(RunConfig.from_dict(saved), out.path, progress=progress)
+
+
+def run_many(configs: Sequence[RunConfig], folder: str | Path, *, progress: Progress = silent) -> list[RunFolder]:
+    """Run several recipes on the same model and target, each in ``folder/<name>``, with one opened model."""
+    folder = Path(folder)
+    bench: Workbench | None = None
+    done = []
+    for config in configs:
+        out = RunFolder(folder / config.name)
+        if not ((out.path / "config.json").exists() and out.status()["state"] == "done"):
+            bench = bench or open_workbench(config, progress)
+        done.append(run(config, out.path, bench=bench, progress=lambda w, d, t, n=config.name: progress(f"{n}: {w}", d, t)))
+    return done
+
+
+def _prepare_folder(config: RunConfig, path: Path) -> RunFolder:
+    out = RunFolder(path)
+    wanted = config.to_dict()
+    if (path / "config.json").exists():
+        saved = {k: v for k, v in RunFolder.open(path).config().items() if k not in ("kind", "version", "versions")}
+        if RunConfig.from_dict(saved) != config:
+            raise FileFormatError(f"{path} holds a run with another config; choose another folder, or resume that one")
+        return out
+    if path.exists() and any(path.iterdir()):
+        raise FileFormatError(f"{path} is not empty and is not a run folder; choose another folder")
+    out.write_config(wanted, versions())
+    return out
+
+
+def _parts(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress, checkpoint_seconds: float) -> None:
+    def part(name: str, work: Callable[[], None]) -> None:
+        if out.finished(name):
+            return
+        started = time.perf_counter()
+        work()
+        out.finish_part(name, time.perf_counter() - started)
+
+    def before() -> None:
+        write_json(out.path / "task.json", task_to_json(bench.task))
+        out.save_evidence([parity_evidence(bench)])
+        out.link_phase_from(_baseline(config, out, bench, progress), "before")
+
+    def train() -> None:
+        unlearner = Unlearner(bench.model, bench.task, _recipe(config, out, bench), bench.saes.get("main"))
+        _train(out, unlearner, bench, progress, checkpoint_seconds)
+
+    def after() -> None:
+        measure_phase(config, out, bench, "after", progress)
+        out.save_tables(change_tables(config, out))
+        out.save_tables(weight_tables(bench.originals, out.delta()))
+
+    part("before", before)
+    part("train", train)
+    try:
+        bench.load(out.delta())
+        part("after", after)
+        if config.evidence.relearn:
+            part("relearn", lambda: out.save_tables(measure_relearning(config, bench, "after", progress)))
+    finally:
+        bench.restore()
+    if config.evidence.gold:
+        part("gold", lambda: measure_gold(config, out, bench, progress))
+    part("evidence", lambda: out.save_evidence(measure_evidence(config, out, bench, progress)))
+    out.drop_checkpoint()
+
+
+def _recipe(config: RunConfig, out: RunFolder, bench: Workbench) -> Recipe:
+    """The whole recipe, with the defaults of the day the run began."""
+    file = out.path / "recipe.json"
+    if file.exists():
+        return Recipe.from_dict(read_json(file))
+    given = {"seed": config.seed, **config.recipe}
+    layer = int(bench.site.split(".")[1])
+    recipe = default_recipe(str(given.pop("objective")), bench.model, layer=layer, overrides=given)
+    write_json(file, recipe.to_dict())
+    return recipe
+
+
+def _train(out: RunFolder, unlearner: Unlearner, bench: Workbench, progress: Progress, checkpoint_seconds: float) -> None:
+    """Train to the end from the last checkpoint; save the weights, also the last good ones of a failure; restore the model."""
+    saved = out.checkpoint()
+    out.drop_events_after(saved[0] if saved else -1)
+    last_save = time.monotonic()
+    try:
+        if saved is not None:
+            unlearner.load_state(saved[1], saved[2])
+        while not unlearner.done:
+            terms = unlearner.step()
+            out.log("step", step=unlearner.step_index, **terms)
+            progress("forgetting", unlearner.step_index, unlearner.recipe.steps)
+            if time.monotonic() - last_save >= checkpoint_seconds:
+                out.save_checkpoint(unlearner.step_index, *unlearner.state())
+                last_save = time.monotonic()
+    except KeyboardInterrupt:
+        out.save_checkpoint(unlearner.step_index, *unlearner.state())
+        raise
+    finally:
+        out.save_delta(unlearner.changed(), bench.model.source)
+        unlearner.restore()
+
+
+def _baseline(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress) -> RunFolder:
+    """Measurements of the original model, shared by the runs beside this one."""
+    shared = RunFolder(out.path.parent / f".baseline-{config.shared_key}")
+    if not shared.finished("before"):
+        started = time.perf_counter()
+        measure_phase(config, shared, bench, "before", progress)
+        if config.evidence.relearn:
+            shared.save_tables(measure_relearning(config, bench, "before", progress))
+        shared.finish_part("before", time.perf_counter() - started)
+    return shared

@@ -1,0 +1,132 @@
+"""Everything a run needs opened: model, world, task and SAEs. Several runs on one target share one workbench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp_unlearn._core import cache_dir, config_hash, read_json, write_json
+from interp_unlearn.hooked import HookedModel
+from interp_unlearn.latents import SAE, load_sae
+from interp_unlearn.runs._config import ModelSpec, RunConfig
+from interp_unlearn.runs._local_sae import local_sae
+from interp_unlearn.worlds import Knowledge, Task, World, known, load_world, make_task, require_known
+from interp_unlearn.zoo import open_model
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total) as work goes on; total 0 means unknown."""
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """A `Progress` that shows nothing."""
+
+
+@dataclass
+class Workbench:
+    """Opened things, always holding the model with its original weights between runs.
+
+    Attributes:
+        model: The model.
+        world: Its ground truth.
+        task: The data of the run.
+        saes: SAE of the recipe and of the evidence (``"main"``), another for judging only (``"second"``); either may be absent.
+        originals: Original values of the tensors that an edited model has replaced, while it is loaded.
+    """
+
+    model: HookedModel
+    world: World
+    task: Task
+    saes: dict[str, SAE] = field(default_factory=dict)
+    originals: dict[str, Tensor] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put edited tensors into the model, keeping the originals for `restore`."""
+        parameters = dict(self.model.module.named_parameters())
+        for name, value in tensors.items():
+            self.originals.setdefault(name, parameters[name].detach().clone())
+            parameters[name].copy_(value)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the model its original weights back."""
+        parameters = dict(self.model.module.named_parameters())
+        for name, value in self.originals.items():
+            parameters[name].copy_(value)
+        self.originals.clear()
+
+    @property
+    def site(self) -> str:
+        """Where evidence is read first: the SAE's site, else the residual stream at 40 % of the depth."""
+        if "main" in self.saes:
+            return self.saes["main"].site
+        return f"blocks.{max(1, round(0.4 * self.model.lm.n_layers))}.hook_resid_post"
+
+    def sites(self, stride: int) -> list[str]:
+        """Residual sites captured for evidence: every ``stride`` layers, the last layer and the SAE's site."""
+        last = self.model.lm.n_layers - 1
+        layers = {*range(0, last + 1, stride), last}
+        names = {f"blocks.{i}.hook_resid_post" for i in layers} | {self.site}
+        return sorted(names, key=lambda n: int(n.split(".")[1]))
+
+
+def open_workbench(config: RunConfig, progress: Progress = silent) -> Workbench:
+    """Open what ``config`` names, and check that the model knows the target.
+
+    Raises:
+        NothingToForgetError: If it does not.
+        ConfigError, DataError, ModelError: If something named does not exist or does not fit.
+    """
+    progress("opening the model", 0, 0)
+    model = open_model(config.model.name, adapter=config.model.adapter, delta=config.model.delta)
+    world = load_world(config.world.name, data_dir=config.world.data_dir, tokenizer=model.tokenizer)
+    entities = [world.entity(name).id for name in config.target.entities]
+    progress("asking what the model knows", 0, 0)
+    knowledge = _knowledge(config.model, model, world, config)
+    task = make_task(
+        world,
+        entities,
+        relations=config.target.relations,
+        seed=config.seed,
+        tokenizer=model.tokenizer,
+        n_known=config.world.n_known,
+        n_unknown=config.world.n_unknown,
+        known_ids=knowledge.known_entities(),
+    )
+    if config.evidence.require_known:
+        require_known(model, task)
+    bench = Workbench(model, world, task)
+    for role, name in (("main", config.latents.sae), ("second", config.latents.second)):
+        if name == "train":
+            bench.saes[role] = local_sae(model, world, role, config.seed, progress)
+        elif name:
+            bench.saes[role] = load_sae(name)
+            bench.saes[role].check_fits(model)
+    return bench
+
+
+def _knowledge(spec: ModelSpec, model: HookedModel, world: World, config: RunConfig) -> Knowledge:
+    """What the model knows of the target's relations, cached by model source and world."""
+    types = {world.entity(name).type for name in config.target.entities}
+    relations = config.target.relations or tuple(sorted({r for t in types for r in world.relations(t)}))
+    key: dict[str, Any] = {
+        "model": model.source or {"name": spec.name},
+        "world": world.name,
+        "facts": config_hash([f"{f.subject}|{f.relation}|{f.answer}" for f in world.facts]),
+        "templates": config_hash([t.text for t in world.templates]),
+        "relations": list(relations),
+        "types": sorted(types),
+        "delta": spec.delta,
+        "adapter": spec.adapter,
+    }
+    file = cache_dir() / "knowledge" / f"{config_hash(key)}.json"
+    if file.exists() and not spec.delta and not spec.adapter:
+        return Knowledge.from_json(read_json(file))
+    entities = [e.id for e in world.entities if e.type in types]
+    knowledge = known(model, world, relations=relations, entities=entities)
+    write_json(file, knowledge.to_json())
+    return knowledge

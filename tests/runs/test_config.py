@@ -1,0 +1,68 @@
+"""Configs: what is refused names the field and the fix."""
+
+from pathlib import Path
+
+import pytest
+
+from interp_unlearn._core import ConfigError
+from interp_unlearn.runs import RunConfig, configs_from_dict, load_configs
+
+GOOD = {"target": {"entities": ["Japan"], "relations": ["capital"]}, "recipe": {"objective": "npo"}}
+
+
+def test_round_trip_keeps_everything():
+    config = configs_from_dict({**GOOD, "seed": 3, "world": {"n_known": 10}}, "x")[0]
+    assert config.name == "x"
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+def test_several_recipes_share_the_measurements_of_the_original():
+    data = {**GOOD, "recipe": [{"objective": "ga"}, {"objective": "npo", "name": "npo long", "steps": 90}]}
+    first, second = configs_from_dict(data)
+    assert (first.name, second.name) == ("ga", "npo long")
+    assert "name" not in second.recipe
+    assert first.shared_key == second.shared_key
+    assert first.shared_key != configs_from_dict({**data, "seed": 1})[0].shared_key
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"recipes": {}}, "unknown field recipes; nearest: recipe"),
+        ({"target": {"entities": []}}, "target.entities = []: name at least one entity"),
+        ({"target": {"entities": "Japan"}}, 'write a list, e.g. entities = ["Japan"]'),
+        ({"target": {"entitys": ["Japan"]}}, "unknown field target.entitys; nearest: entities"),
+        ({"recipe": {"objective": "npoo"}}, "npo"),
+        ({"recipe": {"steps": 3}}, "recipe.objective is missing"),
+        ({"recipe": {"objective": "npo", "steps": 0}}, "steps"),
+        ({"recipe": [{"objective": "ga"}, {"objective": "ga"}]}, "different name"),
+        ({"seed": -1}, "seed = -1"),
+        ({"seed": True}, "seed"),
+        ({"model": "smollm2"}, "write it as a table: [model]"),
+        ({"world": {"n_known": "many"}}, "world.n_known"),
+        ({"world": {"n_known": 1}}, "at least 4"),
+        ({"model": {"name": "a", "adapter": "x", "delta": "y"}}, "not both"),
+        ({"evidence": {"layer_stride": 0}}, "at least 1"),
+        ({"name": "../x"}, "plain folder name"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_fix(change: dict, says: str):
+    with pytest.raises(ConfigError) as error:
+        configs_from_dict({**GOOD, **change})
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_configs(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("[target\n")
+    with pytest.raises(ConfigError, match=r"bad\.toml is not valid TOML"):
+        load_configs(tmp_path / "bad.toml")
+
+
+def test_a_missing_table_is_named():
+    with pytest.raises(ConfigError, match="target is missing"):
+        configs_from_dict({"recipe": {"objective": "ga"}})
+    with pytest.raises(ConfigError, match="recipe is missing"):
+        configs_from_dict({"target": {"entities": ["Japan"]}})
