@@ -7,6 +7,13 @@ Example:
     torch.Size([1, 1, 576])
 """
 
+from interp_unlearn.hooked._adapters import make_bridge as make_bridge
+from interp_unlearn.hooked._adapters import make_nnsight as make_nnsight
+from interp_unlearn.hooked._answers import AnswerBatch as AnswerBatch
+from interp_unlearn.hooked._answers import AnswerScores as AnswerScores
+from interp_unlearn.hooked._answers import answer_batch as answer_batch
+from interp_unlearn.hooked._answers import answer_logprobs as answer_logprobs
+from interp_unlearn.hooked._answers import score_answers as score_answers
 from interp_unlearn.hooked._batch import MASK_POLICIES as MASK_POLICIES
 from interp_unlearn.hooked._batch import Batch as Batch
 from interp_unlearn.hooked._batch import MaskPolicy as MaskPolicy
@@ -21,15 +28,15 @@ from interp_unlearn.hooked._edit import ablate as ablate
 from interp_unlearn.hooked._edit import edit as edit
 from interp_unlearn.hooked._edit import patch as patch
 from interp_unlearn.hooked._edit import steer as steer
+from interp_unlearn.hooked._forward import evaluating as evaluating
 from interp_unlearn.hooked._model import HookedModel as HookedModel
 from interp_unlearn.hooked._model import LanguageShape as LanguageShape
 from interp_unlearn.hooked._open import wrap as wrap
+from interp_unlearn.hooked._parity import ParityReport as ParityReport
+from interp_unlearn.hooked._parity import parity as parity
+from interp_unlearn.hooked._positions import Positions as Positions
+from interp_unlearn.hooked._positions import columns_of as columns_of
 from interp_unlearn.hooked._sites import Site as Site
 from interp_unlearn.hooked._sites import SiteMap as SiteMap
 from interp_unlearn.hooked._tap import Taps as Taps
 from interp_unlearn.hooked._tap import tap as tap
-from interp_unlearn.hooked._answers import AnswerBatch as AnswerBatch
-from interp_unlearn.hooked._answers import AnswerScores as AnswerScores
-from interp_unlearn.hooked._answers import answer_batch as answer_batch
-from interp_unlearn.hooked._answers import answer_logprobs as answer_logprobs
-from interp_unlearn.hooked._answers import score_answers as score_answers

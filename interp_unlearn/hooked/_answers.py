@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp_unlearn._core import DataError
 from interp_unlearn.hooked._batch import Batch, tokenize
+from interp_unlearn.hooked._forward import evaluating
 from interp_unlearn.hooked._model import HookedModel
 
 
@@ -54,7 +55,8 @@ def answer_batch(model: HookedModel, prompts: Sequence[str], answers: Sequence[s
     """Tokenise ``"<prompt> <answer>"`` and mark the answer's tokens by character offsets.
 
     Raises:
-        DataError: If lengths differ, an answer is empty, or the model has no tokenizer.
+        DataError: If lengths differ, an answer is empty or has no token of its own, a prompt and its answer are
+            longer than the context, or the model has no tokenizer.
     """
     if model.tokenizer is None:
         raise DataError("scoring answers needs a tokenizer; pass one to open_model(…, tokenizer=…)")
@@ -69,6 +71,12 @@ def answer_batch(model: HookedModel, prompts: Sequence[str], answers: Sequence[s
     starts_after = torch.tensor([len(p) for p in prompts])[:, None]
     answer = batch.attended & ~batch.special & (ends > starts_after)
     answer[:, 0] = False
+    missing = (~answer.any(1)).nonzero()[:, 0].tolist()
+    if missing:
+        raise DataError(
+            f"the answer {answers[missing[0]]!r} after {prompts[missing[0]]!r} has no token that counts; "
+            "does the tokenizer know its words?"
+        )
     return AnswerBatch(batch.to(model.device), answer.to(model.device))
 
 
@@ -87,8 +95,13 @@ def score_answers(
 ) -> AnswerScores:
     """Teacher-forced scores of ``answers`` after ``prompts``.
 
-    Rows are sorted by length to limit padding and returned in the given order.
+    Rows are sorted by length to limit padding and returned in the given order. The model is read in evaluation mode.
+
+    Raises:
+        DataError: As in `answer_batch`.
     """
+    if len(prompts) != len(answers):
+        raise DataError(f"{len(prompts)} prompts but {len(answers)} answers")
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(answers[i]))
     logprob = torch.zeros(len(prompts))
     count = torch.zeros(len(prompts))
@@ -96,7 +109,8 @@ def score_answers(
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
         encoded = answer_batch(model, [prompts[i] for i in index], [answers[i] for i in index])
-        logits = model.forward(encoded.batch)
+        with evaluating(model.module):
+            logits = model.forward(encoded.batch)
         rows, columns = encoded.answer.nonzero(as_tuple=True)
         picked = logits[rows, columns - 1].float()
         ids = encoded.batch.tokens[rows, columns]

@@ -1,7 +1,7 @@
 """Token batches: ids, what is attended, and which tokens count (the token mask).
 
-Padding side is never assumed: every position is counted among the attended tokens of its row, so that the same prompt gives
-the same values alone, padded left, or padded right.
+Padding side is never assumed: every position is counted among the attended tokens of its row, so that the same prompt
+gives the same values alone, padded left, or padded right.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Batch:
         wanted = torch.where(nth < 0, lengths + nth, nth)
         if bool(((wanted < 0) | (wanted >= lengths)).any()):
             raise DataError(
-                f"a requested position is outside its prompt: asked {nth.tolist()}, prompt lengths {self.lengths().tolist()}"
+                f"a requested position is outside its prompt: asked for {nth.tolist()} in prompts of "
+                f"{self.lengths().tolist()} tokens"
             )
         order = torch.argsort((~self.attended).to(torch.int8), dim=1, stable=True)
         return order.gather(1, wanted)
@@ -134,7 +135,11 @@ def batch_from_ids(
             spans.append(tuple(line))
     special = torch.isin(tokens, torch.tensor(list(special_ids), dtype=torch.long)) & attended
     return Batch(
-        tokens, attended, special, tuple(spans) if offsets is not None else None, tuple(texts) if texts is not None else None
+        tokens,
+        attended,
+        special,
+        tuple(spans) if offsets is not None else None,
+        tuple(texts) if texts is not None else None,
     )
 
 
@@ -184,8 +189,8 @@ def tokenize(
 def span_last_token(batch: Batch, spans: Sequence[tuple[int, int]]) -> Int[Tensor, " batch"]:
     """Column of the last token that covers each character span.
 
-    Works from character offsets, so leading spaces, merges and padding side do not matter. A token counts as covering the
-    span when it overlaps it.
+    Works from character offsets, so leading spaces, merges and padding side do not matter. A token counts as covering
+    the span when it overlaps it.
 
     Args:
         batch: A batch made from texts.
@@ -199,11 +204,7 @@ def span_last_token(batch: Batch, spans: Sequence[tuple[int, int]]) -> Int[Tenso
     columns = []
     for row, (start, end) in enumerate(spans):
         attended = batch.attended[row].tolist()
-        hits = [
-            c
-            for c, (a, b) in enumerate(batch.offsets[row])
-            if attended[c] and a < end and b > start and b > a
-        ]
+        hits = [c for c, (a, b) in enumerate(batch.offsets[row]) if attended[c] and a < end and b > start and b > a]
         if not hits:
             raise DataError(f"no token covers characters {start}:{end} of prompt {row}")
         columns.append(hits[-1])

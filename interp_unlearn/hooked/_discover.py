@@ -1,23 +1,20 @@
-"""Find the parts of a decoder by structure, then prove the findings by arithmetic.
+"""Find the parts of a decoder by structure; `_prove` then checks by arithmetic which of them carry which name.
 
-No table of architectures: the block list is the module list that has attention inside, and which tensors are the residual
-stream is decided by checking identities on one small forward pass (``resid_pre + attn_out == resid_mid`` and so on). A site
-whose identity does not hold is not offered.
+No table of architectures: the block list is the module list that has attention inside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from interp_unlearn._core import ModelError
+from interp_unlearn._core import ModelError, nearest
 from interp_unlearn.hooked._model import LanguageShape
-from interp_unlearn.hooked._sites import Site, SiteMap
-from interp_unlearn.hooked._tap import tap
+from interp_unlearn.hooked._prove import Block, proven_sites
+from interp_unlearn.hooked._sites import SiteMap
 
 OUT_PROJECTIONS = ("o_proj", "c_proj", "out_proj", "dense", "wo", "o", "out")
 DOWN_PROJECTIONS = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "wo", "fc_out", "dense", "out_proj")
@@ -72,7 +69,7 @@ def _find_blocks(module: nn.Module, n_layers: int | None) -> str:
     if best is None:
         raise ModelError(
             "no decoder blocks found: looked for an nn.ModuleList whose entries have a child named like 'attn' or "
-            "'attention'; pass overrides={'blocks': 'path.to.modulelist'}, or open it as a plain module with language=False"
+            "'attention'; pass overrides={'blocks': 'path.to.modulelist'}, or open it with language=False"
         )
     return best[1]
 
@@ -93,17 +90,7 @@ def _embedding_accessor(module: nn.Module, method: str) -> nn.Module | None:
         return None
 
 
-@dataclass(frozen=True)
-class _Block:
-    path: str
-    attn: str | None
-    attn_proj: str | None
-    mlp: str | None
-    mlp_proj: str | None
-    norms: tuple[str, ...]
-
-
-def _block_parts(path: str, block: nn.Module, overrides: Mapping[str, str]) -> _Block:
+def _block_parts(path: str, block: nn.Module, overrides: Mapping[str, str]) -> Block:
     attn = overrides.get("attn") or _attention_in(block)
     mlp = overrides.get("mlp") or _mlp_in(block)
     attn_proj = overrides.get("attn_proj")
@@ -116,7 +103,7 @@ def _block_parts(path: str, block: nn.Module, overrides: Mapping[str, str]) -> _
         mlp_proj = (f"{mlp}.{found}" if mlp else found) if found else None
     norms = tuple(name for name, child in block.named_children() if _is_norm(child))
     full = lambda part: f"{path}.{part}" if part else None  # noqa: E731
-    return _Block(path, full(attn), full(attn_proj), full(mlp), full(mlp_proj), tuple(f"{path}.{n}" for n in norms))
+    return Block(path, full(attn), full(attn_proj), full(mlp), full(mlp_proj), tuple(f"{path}.{n}" for n in norms))
 
 
 def _in_features(projection: nn.Module) -> int:
@@ -125,13 +112,20 @@ def _in_features(projection: nn.Module) -> int:
     return int(weight.shape[1] if out_first else weight.shape[0])
 
 
+def _check_path(module: nn.Module, key: str, path: str | None) -> None:
+    paths = [name for name, _ in module.named_modules() if name]
+    if path is not None and path not in paths:
+        raise ModelError(f"overrides[{key!r}]={path!r} is not a module{nearest(path, paths)}")
+
+
 def discover(module: nn.Module, overrides: Mapping[str, str] | None = None) -> tuple[LanguageShape, SiteMap]:
     """Sizes and validated sites of a decoder language model.
 
     Args:
         module: A causal language model that returns logits.
         overrides: Real module paths for parts that cannot be found by structure; keys: ``blocks``, ``embed``,
-            ``final_norm``, ``unembed`` (paths from the root), ``attn``, ``attn_proj``, ``mlp``, ``mlp_proj`` (from a block).
+            ``final_norm``, ``unembed`` (paths from the root), ``attn``, ``attn_proj``, ``mlp``, ``mlp_proj`` (from a
+            block).
 
     Raises:
         ModelError: If no blocks, embedding or head are found, or the residual stream fails its check.
@@ -143,10 +137,19 @@ def discover(module: nn.Module, overrides: Mapping[str, str] | None = None) -> t
     config: Any = getattr(module, "config", None)
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
     n_layers = getattr(text_config, "num_hidden_layers", None)
+    for key in ("blocks", "embed", "final_norm", "unembed"):
+        _check_path(module, key, overrides.get(key))
     list_path = overrides.get("blocks") or _find_blocks(module, n_layers)
     blocks = module.get_submodule(list_path)
     if not isinstance(blocks, nn.ModuleList):
         raise ModelError(f"overrides['blocks']={list_path!r} is {type(blocks).__name__}, not a ModuleList")
+    if len({id(block) for block in blocks}) < len(blocks):
+        raise ModelError(
+            f"{list_path!r} repeats the same block, so layers cannot be told apart; open it with language=False "
+            "and name module paths"
+        )
+    for key in ("attn", "attn_proj", "mlp", "mlp_proj"):
+        _check_path(blocks[0], key, overrides.get(key))
     parts = [_block_parts(f"{list_path}.{i}", block, overrides) for i, block in enumerate(blocks)]
 
     embed = overrides.get("embed") or _path_of(module, _embedding_accessor(module, "get_input_embeddings"))
@@ -180,82 +183,7 @@ def discover(module: nn.Module, overrides: Mapping[str, str] | None = None) -> t
         unembed=unembed,
         mlp_out=tuple(p.mlp_proj for p in parts),
     )
-    return shape, SiteMap(module, _validated_sites(module, shape, parts))
-
-
-@torch.no_grad()
-def _validated_sites(module: nn.Module, shape: LanguageShape, parts: Sequence[_Block]) -> dict[str, Site]:
-    """Sites whose identities hold on one small forward pass."""
-    probe = sorted(
-        {f"{p.path}.{k}" for p in parts for k in ("input", "output")}
-        | {f"{n}.{k}" for p in parts for n in p.norms for k in ("input", "output")}
-        | {f"{m}.output" for p in parts for m in (p.attn, p.mlp, p.mlp_proj) if m}
-        | {f"{m}.input" for p in parts for m in (p.attn_proj, p.mlp_proj) if m}
-    )
-    device = next(module.parameters()).device
-    tokens = torch.arange(1, 5, device=device)[None] % shape.d_vocab
-    raw = SiteMap(module, {})
-    was_training = module.training
-    module.eval()
-    try:
-        with tap(raw, probe, keep=lambda site, v: site.shape_in(v.detach(), 1).float().clone(), stop=False) as taps:
-            taps.run(lambda: module(input_ids=tokens, attention_mask=torch.ones_like(tokens)))
-            seen = dict(taps.values)
-    finally:
-        module.train(was_training)
-
-    named: dict[str, Site] = {"hook_embed": Site("hook_embed", shape.embed, "output")}
-    for layer, part in enumerate(parts):
-        named.update(_block_sites(layer, part, seen, shape))
-    if shape.final_norm:
-        named["ln_final.hook_in"] = Site("ln_final.hook_in", shape.final_norm, "input")
-        named["ln_final.hook_out"] = Site("ln_final.hook_out", shape.final_norm, "output")
-    named["unembed.hook_out"] = Site("unembed.hook_out", shape.unembed, "output")
-    return named
-
-
-def _same(a: Tensor | None, b: Tensor | None) -> bool:
-    if a is None or b is None or a.shape != b.shape:
-        return False
-    return bool((a - b).abs().max() <= 1e-3 * b.abs().max().clamp(min=1e-6))
-
-
-def _block_sites(layer: int, part: _Block, seen: Mapping[str, Tensor], shape: LanguageShape) -> dict[str, Site]:
-    pre, post = seen.get(f"{part.path}.input"), seen.get(f"{part.path}.output")
-    if pre is None or post is None or pre.shape[-1] != shape.d_model or post.shape != pre.shape:
-        raise ModelError(
-            f"block {part.path} does not carry a residual stream of width {shape.d_model}; "
-            "pass overrides={'blocks': …}, or open it as a plain module with language=False"
-        )
-    out: dict[str, Site] = {}
-
-    def add(name: str, raw: str, heads: int | None = None) -> None:
-        path, _, kind = raw.rpartition(".")
-        full = f"blocks.{layer}.{name}"
-        out[full] = Site(full, path, "input" if kind == "input" else "output", layer, heads)
-
-    add("hook_resid_pre", f"{part.path}.input")
-    norm_in, norm_out = [f"{n}.input" for n in part.norms], [f"{n}.output" for n in part.norms]
-    attn_raw = [r for r in [f"{part.attn}.output", *norm_out] if r in seen]
-    mlp_raw = [r for r in [f"{part.mlp}.output", f"{part.mlp_proj}.output", *norm_out] if r in seen]
-    mid = next(((a, m) for a in attn_raw for m in norm_in if m in seen and _same(pre + seen[a], seen[m])), None)
-    if mid is not None:
-        attn_out, resid_mid = mid
-        add("hook_attn_out", attn_out)
-        add("hook_resid_mid", resid_mid)
-        mlp_out = next((m for m in mlp_raw if _same(seen[resid_mid] + seen[m], post)), None)
-        if mlp_out is not None:
-            add("hook_mlp_out", mlp_out)
-    else:  # parallel residual (GPT-NeoX, GPT-J): attention and MLP both read resid_pre
-        pair = next(((a, m) for a in attn_raw for m in mlp_raw if _same(pre + seen[a] + seen[m], post)), None)
-        if pair is not None:
-            add("hook_attn_out", pair[0])
-            add("hook_mlp_out", pair[1])
-    if part.attn_proj and seen.get(f"{part.attn_proj}.input") is not None:
-        width = seen[f"{part.attn_proj}.input"].shape[-1]
-        if width == shape.n_heads * shape.d_head:
-            add("attn.hook_z", f"{part.attn_proj}.input", shape.n_heads)
-    if part.mlp_proj and seen.get(f"{part.mlp_proj}.input") is not None:
-        add("mlp.hook_post", f"{part.mlp_proj}.input")
-    add("hook_resid_post", f"{part.path}.output")
-    return out
+    sites = proven_sites(module, shape, parts)
+    if "ln_final.hook_in" not in sites and "final_norm" not in overrides:
+        shape = replace(shape, final_norm=None)  # a norm beside the blocks that does not read their last output
+    return shape, SiteMap(module, sites)

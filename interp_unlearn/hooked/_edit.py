@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from interp_unlearn._core import SiteError
+from interp_unlearn.hooked._batch import Batch
 from interp_unlearn.hooked._model import HookedModel
-from interp_unlearn.hooked._sites import replace_input, replace_output
-
-Columns = int | Sequence[int] | Int[Tensor, " batch"] | Int[Tensor, "batch p"] | None
+from interp_unlearn.hooked._positions import Positions, columns_of
+from interp_unlearn.hooked._sites import Site, replace_input, replace_output
 
 
 @dataclass(frozen=True)
@@ -24,47 +25,52 @@ class Edit:
 
     Attributes:
         site: Where.
-        change: Maps the activation (batch, position, features) to its replacement of the same shape.
+        change: Maps the chosen part of the activation, (batch, position, features), or (batch, position, head,
+            d_head) at ``attn.hook_z``, to its replacement of the same shape.
         what: A few words for reports and error messages.
+        positions: Which tokens, as in `capture`: ints count attended tokens, a tensor holds columns. Default all.
+        heads: Which heads, at a site that has them. Default all.
     """
 
     site: str
     change: Callable[[Tensor], Tensor]
     what: str = "edit"
+    positions: Positions = None
+    heads: Sequence[int] | None = None
 
 
-def _at(value: Tensor, columns: Columns) -> tuple[Any, ...]:
-    """Index of the chosen columns in a (batch, position, …) tensor."""
-    if columns is None:
-        return (slice(None), slice(None))
-    if isinstance(columns, Tensor):
-        columns = columns[:, None] if columns.dim() == 1 else columns
-        return (torch.arange(value.shape[0], device=value.device)[:, None], columns.to(value.device))
-    return (slice(None), [columns] if isinstance(columns, int) else list(columns))
-
-
-def patch(site: str, values: Tensor, positions: Columns = None) -> Edit:
-    """Replace the activation by ``values`` (broadcast to (batch, p, features)) at the given columns."""
+def patch(site: str, values: Tensor, positions: Positions = None, *, heads: Sequence[int] | None = None) -> Edit:
+    """Replace the activation of the chosen tokens and heads by ``values``, broadcast to its shape."""
 
     def change(x: Tensor) -> Tensor:
-        out = x.clone()
-        where = _at(out, positions)
-        out[where] = values.to(x.device, x.dtype).expand_as(out[where])
-        return out
+        try:
+            return values.to(x.device, x.dtype).expand_as(x).clone()
+        except RuntimeError as error:
+            raise SiteError(
+                f"patch at {site!r}: values of shape {tuple(values.shape)} do not broadcast to {tuple(x.shape)}"
+            ) from error
 
-    return Edit(site, change, "patch")
+    return Edit(site, change, "patch", positions, heads)
 
 
-def steer(site: str, direction: Float[Tensor, " d"], coefficient: float = 1.0, positions: Columns = None) -> Edit:
-    """Add ``coefficient * direction`` at the given columns."""
+def steer(
+    site: str,
+    direction: Float[Tensor, "... d"],
+    coefficient: float = 1.0,
+    positions: Positions = None,
+    *,
+    heads: Sequence[int] | None = None,
+) -> Edit:
+    """Add ``coefficient * direction`` to the chosen tokens and heads.
 
-    def change(x: Tensor) -> Tensor:
-        out = x.clone()
-        where = _at(out, positions)
-        out[where] = out[where] + coefficient * direction.to(x.device, x.dtype)
-        return out
-
-    return Edit(site, change, "steer")
+    Args:
+        site: Where.
+        direction: (features,), or anything that broadcasts to (batch, position, features).
+        coefficient: Multiplies ``direction``.
+        positions: See `Edit`.
+        heads: See `Edit`.
+    """
+    return Edit(site, lambda x: x + coefficient * direction.to(x.device, x.dtype), "steer", positions, heads)
 
 
 def ablate(
@@ -72,8 +78,9 @@ def ablate(
     *,
     units: Sequence[int] | None = None,
     direction: Float[Tensor, " d"] | None = None,
-    value: float | Float[Tensor, " d"] = 0.0,
-    positions: Columns = None,
+    value: float | Float[Tensor, "... d"] = 0.0,
+    positions: Positions = None,
+    heads: Sequence[int] | None = None,
 ) -> Edit:
     """Set units (all by default) to ``value``, or project a direction out.
 
@@ -82,35 +89,103 @@ def ablate(
         units: Indices on the last axis.
         direction: Remove the component along this vector instead.
         value: What units are set to: 0, another number, or a (features,) tensor such as a mean.
-        positions: Columns; default all.
+        positions: See `Edit`.
+        heads: See `Edit`.
     """
     if units is not None and direction is not None:
         raise SiteError("ablate takes units or a direction, not both")
+    if direction is not None and not bool(direction.norm() > 0):
+        raise SiteError(f"ablate at {site!r}: the direction is zero or not a number")
 
     def change(x: Tensor) -> Tensor:
-        out = x.clone()
-        where = _at(out, positions)
-        part = out[where]
         if direction is not None:
             unit = direction.to(x.device, x.dtype)
             unit = unit / unit.norm()
-            part = part - (part @ unit)[..., None] * unit
-        else:
-            fill = value.to(x.device, x.dtype) if isinstance(value, Tensor) else torch.tensor(value, device=x.device, dtype=x.dtype)
-            index = list(units) if units is not None else slice(None)
-            part = part.clone()
-            part[..., index] = fill[index] if fill.dim() else fill
-        out[where] = part
-        return out
+            return x - (x @ unit)[..., None] * unit
+        fill = torch.as_tensor(value, device=x.device, dtype=x.dtype).expand_as(x)
+        if units is None:
+            return fill.clone()
+        width = x.shape[-1]
+        if any(not -width <= u < width for u in units):
+            raise SiteError(f"ablate at {site!r}: units must lie in 0…{width - 1}, got {list(units)}")
+        keep = torch.ones(width, dtype=torch.bool, device=x.device)
+        keep[list(units)] = False
+        return torch.where(keep, x, fill)
 
-    return Edit(site, change, "ablate")
+    return Edit(site, change, "ablate", positions, heads)
+
+
+@dataclass
+class _Pass:
+    """What is known of the forward pass under way."""
+
+    shape: tuple[int, int] | None = None
+    attended: Tensor | None = None
+
+    def look(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Pre-hook of the whole model."""
+        tokens = kwargs.get("input_ids", kwargs.get("inputs_embeds"))
+        tokens = next((a for a in args if isinstance(a, Tensor)), None) if tokens is None else tokens
+        self.shape = (tokens.shape[0], tokens.shape[1]) if tokens is not None and tokens.dim() >= 2 else None
+        mask = kwargs.get("attention_mask")
+        self.attended = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
+
+    def columns(self, x: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+        """Rows and columns of ``x``, (batch, position, …), that ``positions`` asks for and that this pass computes.
+
+        With a key–value cache ``x`` holds the newest tokens only, while the mask covers all of them.
+        """
+        batch, width = x.shape[:2]
+        mask = self.attended
+        if mask is None or mask.shape[0] != batch or mask.shape[1] < width:
+            mask = torch.ones(batch, width, dtype=torch.bool, device=x.device)
+        columns = columns_of(Batch(mask.long(), mask, torch.zeros_like(mask)), positions)
+        assert columns is not None
+        columns = columns.to(x.device) - (mask.shape[1] - width)
+        return torch.arange(batch, device=x.device)[:, None].expand_as(columns), columns
+
+
+def _changed(model: HookedModel, item: Edit, now: _Pass, x: Tensor) -> Tensor:
+    """The whole activation, as the module sees it, after one edit."""
+    site = model.sites[item.site]
+    shaped = site.shape_in(x, now.shape)
+    if item.positions is not None and (not model.is_language_model or shaped.dim() < 3):
+        raise SiteError(
+            f"{item.what} at {item.site!r}: positions need a language model's (batch, position, …) activation"
+        )
+    if item.heads is not None and site.heads is None:
+        raise SiteError(f"{item.what} at {item.site!r}: this site has no heads; use an attn.hook_z site")
+    if item.positions is None:
+        return _changed_heads(item, shaped).reshape(x.shape)
+    rows, columns = now.columns(shaped, item.positions)
+    inside = columns >= 0
+    if not bool(inside.any()):
+        return x
+    new = _changed_heads(item, shaped[rows, columns.clamp(min=0)])
+    out = shaped.clone()
+    out[rows[inside], columns[inside]] = new[inside]
+    return out.reshape(x.shape)
+
+
+def _changed_heads(item: Edit, part: Tensor) -> Tensor:
+    """The chosen tokens after the change of the chosen heads."""
+    chosen = part if item.heads is None else part[..., list(item.heads), :]
+    new = item.change(chosen)
+    if new.shape != chosen.shape:
+        raise SiteError(f"{item.what} at {item.site!r} turned shape {tuple(chosen.shape)} into {tuple(new.shape)}")
+    if item.heads is None:
+        return new
+    whole = part.clone()
+    whole[..., list(item.heads), :] = new
+    return whole
 
 
 @contextmanager
 def edit(model: HookedModel, *edits: Edit) -> Iterator[HookedModel]:
-    """Apply ``edits`` to every forward pass inside the block.
+    """Apply ``edits`` to every forward pass inside the block, generation included.
 
-    Edits at one site compose in the order given. `capture` inside the block sees the edited values.
+    Edits at one site compose in the order given. `capture` inside the block sees the edited values. In generation
+    with a key–value cache, an edit reaches the passes that compute its positions (``-1``: every new token).
 
     Example:
         >>> with edit(model, steer("blocks.12.hook_resid_post", direction, 8.0)):
@@ -119,33 +194,52 @@ def edit(model: HookedModel, *edits: Edit) -> Iterator[HookedModel]:
     Raises:
         SiteError: If a site is unknown or a change alters the shape.
     """
+    now = _Pass()
     handles = []
 
-    def checked(item: Edit, x: Tensor) -> Tensor:
-        site = model.sites[item.site]
-        shaped = site.shape_in(x, None)
-        out = item.change(shaped)
-        if out.shape != shaped.shape:
-            raise SiteError(f"{item.what} at {item.site!r} turned shape {tuple(shaped.shape)} into {tuple(out.shape)}")
-        return out.reshape(x.shape)
+    def hook(site: Site, function: Callable[[Tensor], Tensor]) -> None:
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return replace_input(args, kwargs, function(site.read(args, kwargs, None)))
 
-    def before(item: Edit) -> Callable[..., Any]:
-        site = model.sites[item.site]
-        return lambda _m, args, kwargs: replace_input(args, kwargs, checked(item, site.read(args, kwargs, None)))
+        def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+            return replace_output(output, function(site.read((), {}, output)))
 
-    def after(item: Edit) -> Callable[..., Any]:
-        site = model.sites[item.site]
-        return lambda _m, _args, output: replace_output(output, checked(item, site.read((), {}, output)))
+        module = model.sites.module_of(site)
+        if site.kind == "input":
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        else:
+            handles.append(module.register_forward_hook(after))
 
+    # An edit of a sum goes last: its summands are upstream of it.
+    ordered = sorted(((model.sites[item.site], item) for item in edits), key=lambda pair: pair[0].sum is not None)
     try:
-        for item in edits:
-            site = model.sites[item.site]
-            module = model.sites.module_of(site)
-            if site.kind == "input":
-                handles.append(module.register_forward_pre_hook(before(item), with_kwargs=True))
-            else:
-                handles.append(module.register_forward_hook(after(item)))
+        if model.is_language_model:
+            handles.append(model.module.register_forward_pre_hook(now.look, with_kwargs=True))
+        for site, item in ordered:
+            if site.sum is None:
+                hook(site, partial(_changed, model, item, now))
+                continue
+            base: list[Tensor] = []
+            reader = Site(f"{site.sum.base}.input", site.sum.base, "input")
+            handles.append(
+                model.sites.module_of(reader).register_forward_pre_hook(
+                    partial(_remember, reader, base), with_kwargs=True
+                )
+            )
+            hook(model.sites[site.sum.increment], partial(_through_increment, model, item, now, base))
         yield model
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _remember(
+    site: Site, base: list[Tensor], _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    base[:] = [site.read(args, kwargs, None)]
+
+
+def _through_increment(model: HookedModel, item: Edit, now: _Pass, base: list[Tensor], increment: Tensor) -> Tensor:
+    """The increment after an edit of ``base + increment``; exactly itself wherever the edit changes nothing."""
+    total = base.pop().reshape(increment.shape) + increment
+    return increment + (_changed(model, item, now, total) - total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp_unlearn._core import DataError, ModelError
-from interp_unlearn.hooked._batch import Batch, batch_from_ids, tokenize
+from interp_unlearn._core import DataError, ModelError, SiteError, nearest
+from interp_unlearn.hooked._batch import Batch, tokenize
+from interp_unlearn.hooked._forward import argument_names, evaluating, input_device, run_language_model
+from interp_unlearn.hooked._inputs import make_batch
 from interp_unlearn.hooked._sites import SiteMap
 
 if TYPE_CHECKING:
+    from interp_unlearn.hooked._adapters import SharedBridge
     from interp_unlearn.hooked._parity import ParityReport
 
 
@@ -56,8 +58,8 @@ class LanguageShape:
 class HookedModel:
     """A module with named sites.
 
-    Made by `open_model`. Attributes of a language model beyond `module`, `sites`, `name` live in `shape`; `shape` is None for
-    every other module.
+    Made by `open_model`. Attributes of a language model beyond `module`, `sites`, `name` live in `shape`; `shape` is
+    None for every other module.
 
     Attributes:
         module: The user's own module, unchanged and shared.
@@ -83,9 +85,13 @@ class HookedModel:
         self.shape = shape
         self.tokenizer = tokenizer
         self.source = dict(source or {})
+        self._bridge: SharedBridge | None = None
+        self._nnsight: tuple[tuple[int, ...], Any] | None = None
 
     def __repr__(self) -> str:
-        size = f"{self.shape.n_layers} layers, d_model {self.shape.d_model}" if self.shape else type(self.module).__name__
+        size = (
+            f"{self.shape.n_layers} layers, d_model {self.shape.d_model}" if self.shape else type(self.module).__name__
+        )
         return f"HookedModel({self.name!r}, {size}, {len(self.sites)} named sites)"
 
     @property
@@ -106,8 +112,8 @@ class HookedModel:
 
     @property
     def device(self) -> torch.device:
-        """Device of the first parameter (inputs are moved there)."""
-        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        """Where inputs are moved: the first parameter's device (the execution device, if weights are offloaded)."""
+        return input_device(self.module)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -115,59 +121,51 @@ class HookedModel:
         return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
 
     def submodule(self, path: str) -> nn.Module:
-        """A module by its real path."""
-        return self.module.get_submodule(path)
+        """A module by its real path.
+
+        Raises:
+            SiteError: If there is none; the nearest paths are shown.
+        """
+        try:
+            return self.module.get_submodule(path)
+        except AttributeError as error:
+            paths = [name for name, _ in self.module.named_modules() if name]
+            raise SiteError(f"{self.name} has no module {path!r}{nearest(path, paths)}") from error
 
     def layer_parameters(self, layers: Sequence[int]) -> Iterator[tuple[str, nn.Parameter]]:
-        """Named parameters of the given blocks, by their real names."""
+        """Named parameters of the given blocks, by their real names.
+
+        Raises:
+            SiteError: If a layer does not exist.
+        """
+        n = self.lm.n_layers
+        wrong = [layer for layer in layers if not -n <= layer < n]
+        if wrong:
+            raise SiteError(f"layer {wrong[0]} does not exist; {self.name} has layers 0…{n - 1}")
         prefixes = tuple(f"{self.lm.blocks[i]}." for i in layers)
         for name, parameter in self.module.named_parameters():
-            if name.startswith(prefixes):
+            if prefixes and name.startswith(prefixes):
                 yield name, parameter
 
-    # -- inputs ---------------------------------------------------------------------------------------------------------
+    # -- inputs ----------------------------------------------------------------------------------------------
 
     def batch(self, inputs: Any) -> Batch:
-        """Make a `Batch` on the model's device from text, texts, ids, or a batch.
+        """Make a checked `Batch` on the model's device.
 
         Args:
-            inputs: A text, a sequence of texts, a (batch, position) or (position,) tensor of ids, a list of id lists, a
-                mapping with ``input_ids`` and ``attention_mask``, or a `Batch`.
+            inputs: A text, a sequence of texts, a (batch, position) or (position,) tensor or array of ids, a list of
+                ids, a list of id lists, a mapping with ``input_ids`` and perhaps ``attention_mask``, or a `Batch`.
+
+        Raises:
+            DataError: If the inputs are of another kind, empty, longer than the context, or not ids of this model.
         """
-        if isinstance(inputs, Batch):
-            return inputs.to(self.device)
-        if isinstance(inputs, str) or (isinstance(inputs, Sequence) and inputs and isinstance(inputs[0], str)):
-            if self.tokenizer is None:
-                raise DataError("this model was opened without a tokenizer; pass token ids, or open_model(…, tokenizer=…)")
-            return tokenize(self.tokenizer, inputs, max_length=self.lm.n_ctx).to(self.device)
-        special = self.tokenizer.all_special_ids if self.tokenizer is not None else []
-        if isinstance(inputs, Mapping):
-            tokens = inputs["input_ids"]
-            attended = inputs.get("attention_mask", torch.ones_like(tokens)).bool()
-        elif isinstance(inputs, Tensor):
-            tokens = inputs[None] if inputs.dim() == 1 else inputs
-            attended = torch.ones_like(tokens, dtype=torch.bool)
-        elif isinstance(inputs, Sequence) and inputs:
-            rows = [list(row) for row in inputs] if not isinstance(inputs[0], int) else [list(inputs)]
-            return self._checked(batch_from_ids(rows, special_ids=special)).to(self.device)
-        else:
-            raise DataError("give a text, a non-empty list of texts, token ids, or a Batch")
-        marked = torch.isin(tokens, torch.tensor(list(special), dtype=torch.long, device=tokens.device)) & attended
-        return self._checked(Batch(tokens.long(), attended, marked)).to(self.device)
+        return make_batch(self, inputs)
 
-    def _checked(self, batch: Batch) -> Batch:
-        longest = int(batch.lengths().max())
-        if self.lm.n_ctx is not None and longest > self.lm.n_ctx:
-            raise DataError(f"a prompt of {longest} tokens is longer than the model's context of {self.lm.n_ctx}; shorten it")
-        if int(batch.tokens.max()) >= self.lm.d_vocab or int(batch.tokens.min()) < 0:
-            raise DataError(f"token ids must lie in 0…{self.lm.d_vocab - 1}; were they made by another tokenizer?")
-        return batch
-
-    # -- running --------------------------------------------------------------------------------------------------------
+    # -- running ---------------------------------------------------------------------------------------------
 
     @cached_property
-    def _forward_names(self) -> frozenset[str]:
-        return frozenset(inspect.signature(self.module.forward).parameters)
+    def _argument_names(self) -> frozenset[str]:
+        return argument_names(self.module)
 
     def forward(self, inputs: Any) -> Any:
         """Run the module once: logits (batch, position, d_vocab) for a language model, else its own return value."""
@@ -175,14 +173,8 @@ class HookedModel:
             if isinstance(inputs, Mapping):
                 return self.module(**inputs)
             return self.module(*inputs) if isinstance(inputs, tuple) else self.module(inputs)
-        batch = inputs if isinstance(inputs, Batch) else self.batch(inputs)
-        kwargs: dict[str, Any] = {"input_ids": batch.tokens, "attention_mask": batch.attended.long()}
-        if "position_ids" in self._forward_names and batch.padded_inside_or_left():
-            kwargs["position_ids"] = batch.position_ids()
-        if "use_cache" in self._forward_names:
-            kwargs["use_cache"] = False
-        output = self.module(**kwargs)
-        return output.logits if hasattr(output, "logits") else output
+        batch = inputs.to(self.device) if isinstance(inputs, Batch) else self.batch(inputs)
+        return run_language_model(self.module, batch, self._argument_names)
 
     def __call__(self, inputs: Any) -> Any:
         """Same as `forward`."""
@@ -198,41 +190,60 @@ class HookedModel:
             options: Passed to the module's ``generate`` (e.g. ``do_sample=True``).
         """
         if self.tokenizer is None:
-            raise DataError("generation needs a tokenizer")
+            raise DataError("generation needs a tokenizer; pass one to open_model(…, tokenizer=…)")
         batch = tokenize(self.tokenizer, prompts, padding_side="left", max_length=self.lm.n_ctx).to(self.device)
+        longest = batch.tokens.shape[1] + max_new_tokens
+        if self.lm.n_ctx is not None and longest > self.lm.n_ctx:
+            raise DataError(
+                f"prompt and answer need {longest} tokens, the model's context holds {self.lm.n_ctx}; ask for less"
+            )
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         settings = {"do_sample": False, "pad_token_id": pad, **options}
-        out = self.module.generate(
-            input_ids=batch.tokens, attention_mask=batch.attended.long(), max_new_tokens=max_new_tokens, **settings
-        )
+        with evaluating(self.module):
+            out = self.module.generate(  # type: ignore[operator]
+                input_ids=batch.tokens, attention_mask=batch.attended.long(), max_new_tokens=max_new_tokens, **settings
+            )
         return self.tokenizer.batch_decode(out[:, batch.tokens.shape[1] :], skip_special_tokens=True)
 
     @torch.no_grad()
     def unembed(self, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
-        """Logit lens: final norm and output head applied to residual activations."""
+        """Logit lens: final norm, output head and the config's logit soft cap, applied to residual activations.
+
+        Equals the model's logits at ``hook_resid_post`` of the last block.
+        """
         if self.lm.final_norm is not None:
             hidden = self.submodule(self.lm.final_norm)(hidden)
-        return self.submodule(self.lm.unembed)(hidden)
+        logits = self.submodule(self.lm.unembed)(hidden)
+        config: Any = getattr(self.module, "config", None)
+        config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        cap = getattr(config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * (logits / cap).tanh()
 
-    # -- adapters over the same parameters ------------------------------------------------------------------------------
+    # -- adapters over the same parameters -------------------------------------------------------------------
 
-    @cached_property
+    @property
     def bridge(self) -> Any:
-        """TransformerLens `TransformerBridge` over the same module (attention patterns, q/k/v, scores).
+        """TransformerLens `TransformerBridge` over the same parameters (attention patterns, q/k/v, scores).
 
-        The bridge puts its hook points inside the shared module; from then on each forward costs more, so take a capture
-        benchmark before touching it.
+        The bridge lives in a second tree of modules that holds this model's own parameters, so weights are neither
+        copied nor folded, what is trained here is seen there, and this module stays as it is. Only where
+        TransformerLens must split a joint query–key–value matrix (GPT-NeoX) does it keep copies; then a new bridge is
+        made after the weights changed, without the hooks that were on the old one.
         """
-        from interp_unlearn.hooked._adapters import make_bridge
+        from interp_unlearn.hooked._adapters import current_bridge
 
-        return make_bridge(self)
+        self._bridge = current_bridge(self, self._bridge)
+        return self._bridge.bridge
 
-    @cached_property
+    @property
     def nnsight(self) -> Any:
-        """`nnsight` model over the same module, for tracing and remote execution."""
+        """`nnsight` model over the same parameters, for tracing; its module paths are the module's own."""
         from interp_unlearn.hooked._adapters import make_nnsight
 
-        return make_nnsight(self)
+        identity = tuple(id(p) for p in self.module.parameters())
+        if self._nnsight is None or self._nnsight[0] != identity:
+            self._nnsight = (identity, make_nnsight(self))
+        return self._nnsight[1]
 
     def parity(self, inputs: Any) -> ParityReport:
         """Compare logits of the bare module with logits while every site is hooked (expected: bit-identical)."""

@@ -1,6 +1,7 @@
 """The capture primitive: hooks on chosen sites, an early stop after the last one, and a guaranteed unhook.
 
-Everything in the package that looks inside a model goes through `tap`: captures, training losses at a layer, probes, diffs.
+Everything in the package that looks inside a model goes through `tap`: captures, training losses at a layer, probes,
+diffs.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,26 +29,30 @@ class Taps:
     Attributes:
         values: Site name to the tensor of the last forward pass.
         stopped: Whether the last forward pass ended early.
+        running: Whether `run` is under way; passes that do not go through `run` are neither recorded nor stopped.
     """
 
     wanted: tuple[str, ...]
     values: dict[str, Tensor] = field(default_factory=dict)
     stopped: bool = False
+    running: bool = False
 
     def __getitem__(self, site: str) -> Tensor:
         if site not in self.values:
-            raise SiteError(f"site {site!r} was not reached by the forward pass; run the model inside `tap` first")
+            raise SiteError(f"site {site!r} was not reached: no forward pass made through `run` came to its module")
         return self.values[site]
 
     def run(self, forward: Callable[[], Any]) -> Any:
         """Call ``forward``; return its value, or None when it was stopped early."""
         self.values.clear()
-        self.stopped = False
+        self.stopped, self.running = False, True
         try:
             return forward()
         except _StopForward:
             self.stopped = True
             return None
+        finally:
+            self.running = False
 
 
 @contextmanager
@@ -59,10 +65,13 @@ def tap(
 ) -> Iterator[Taps]:
     """Hook ``names``; the tensors of each forward pass run through `Taps.run` are in the yielded `Taps`.
 
+    Of a module that runs several times in one pass, the first call counts.
+
     Args:
         sites: The opened model's site map.
         names: Sites wanted, at least one.
         keep: What to store of a value; default the value itself with its graph (for losses). `capture` passes a copy.
+            A value is as the module sees it: `Site.shape_in` undoes flattened positions and splits heads.
         stop: End the forward pass once every wanted site has been seen.
 
     Raises:
@@ -74,26 +83,26 @@ def tap(
     taps = Taps(tuple(dict.fromkeys(names)))
 
     def see(site: Site, value: Tensor) -> None:
-        if site.name in taps.values:
+        if site.name in taps.values or not taps.running:
             return
         taps.values[site.name] = keep(site, value) if keep else value
         if stop and len(taps.values) == len(taps.wanted):
             raise _StopForward
 
-    def before(site: Site) -> Callable[..., None]:
-        return lambda _module, args, kwargs: see(site, site.read(args, kwargs, None))
+    def before(site: Site, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        see(site, site.read(args, kwargs, None))
 
-    def after(site: Site) -> Callable[..., None]:
-        return lambda _module, _args, output: see(site, site.read((), {}, output))
+    def after(site: Site, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        see(site, site.read((), {}, output))
 
     handles = []
     try:
         for site in {s.name: s for s in wanted}.values():
-            module: nn.Module = sites.module_of(site)
+            module = sites.module_of(site)
             if site.kind == "input":
-                handles.append(module.register_forward_pre_hook(before(site), with_kwargs=True))
+                handles.append(module.register_forward_pre_hook(partial(before, site), with_kwargs=True))
             else:
-                handles.append(module.register_forward_hook(after(site)))
+                handles.append(module.register_forward_hook(partial(after, site)))
         yield taps
     finally:
         for handle in handles:
