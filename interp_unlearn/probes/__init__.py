@@ -1,0 +1,57 @@
+"""Evidence from representations: is the target's activation still that of something the model knows?
+
+Every probe is a function of labelled activations (`hooked.Activations`: one row per observation; label ``group``, and
+where they exist ``entity`` and ``template``) of the original and the edited model, and gives `Evidence`: a value with
+its 95 % interval, a control, the direction of a forgotten target, and what it does not show. Only `mention_activations`
+and the logit lens read language models; the rest does not ask what kind of model the rows came from.
+
+Example:
+    >>> sites = residual_sites(model)
+    >>> before = mention_activations(model, task, sites)
+    >>> ...  # forget
+    >>> after = mention_activations(model, task, sites)
+    >>> found = run_probes(before, after, site=sae.site, sae=sae)
+
+Names of evidence (``<basis>`` is ``residual``, ``sae``, ``sae2`` or a name of your own; `CATALOGUE` has them with their
+questions, directions and caveats):
+
+- ``alignment.t/<basis>``, ``alignment.r/<basis>``, ``alignment.ratio/<basis>``: place on and off the known–unknown axis
+- ``alignment.separation/<basis>``: are known and unknown bystanders still apart
+- ``alignment.layers_t/residual``, ``alignment.layers_r/residual``: the same at every layer; the worst one
+- ``two_sample.auc/<basis>``, ``two_sample.auc_set/<basis>``: classifier, target against unknown entities
+- ``two_sample.energy/<basis>``, ``two_sample.mmd/<basis>``: distances with permutation p-values
+- ``firing.known/<basis>``, ``firing.unknown/<basis>``: latents that mark known and unknown entities
+- ``sae.fvu/<basis>``, ``sae.l0/<basis>``, ``norm.ratio/<site>``: health
+- ``probe.accuracy/<site>``, ``probe.unknown_fraction/<site>``, ``probe.fresh_unknown_fraction/<site>``: linear probe
+- ``lens.margin/<set>``: logit lens, from two tables of `logit_lens`
+"""
+
+from interp_unlearn.probes._alignment import alignment as alignment
+from interp_unlearn.probes._alignment import alignment_by_layer as alignment_by_layer
+from interp_unlearn.probes._axis import KnownUnknownAxis as KnownUnknownAxis
+from interp_unlearn.probes._catalogue import CATALOGUE as CATALOGUE
+from interp_unlearn.probes._distances import TwoSampleResult as TwoSampleResult
+from interp_unlearn.probes._distances import two_sample_test as two_sample_test
+from interp_unlearn.probes._firing import firing as firing
+from interp_unlearn.probes._firing import separating_latents as separating_latents
+from interp_unlearn.probes._health import norm_ratio as norm_ratio
+from interp_unlearn.probes._health import sae_health as sae_health
+from interp_unlearn.probes._known_unknown import known_unknown_probe as known_unknown_probe
+from interp_unlearn.probes._lens import lens_evidence as lens_evidence
+from interp_unlearn.probes._lens import logit_lens as logit_lens
+from interp_unlearn.probes._lens import logit_lens_grid as logit_lens_grid
+from interp_unlearn.probes._linear import LinearProbe as LinearProbe
+from interp_unlearn.probes._linear import ProbeScore as ProbeScore
+from interp_unlearn.probes._linear import fit_linear_probe as fit_linear_probe
+from interp_unlearn.probes._linear import score_linear_probe as score_linear_probe
+from interp_unlearn.probes._mentions import mention_activations as mention_activations
+from interp_unlearn.probes._mentions import residual_sites as residual_sites
+from interp_unlearn.probes._rows import GROUPS as GROUPS
+from interp_unlearn.probes._rows import Dictionary as Dictionary
+from interp_unlearn.probes._rows import Rows as Rows
+from interp_unlearn.probes._rows import check_dictionary as check_dictionary
+from interp_unlearn.probes._rows import decode as decode
+from interp_unlearn.probes._rows import encode as encode
+from interp_unlearn.probes._rows import rows_of as rows_of
+from interp_unlearn.probes._run import run_probes as run_probes
+from interp_unlearn.probes._two_sample import indistinguishability as indistinguishability

@@ -1,0 +1,216 @@
+"""Logit lens by layer: how readable is the answer, by the model's own output head, after each block?
+
+The head reads the residual stream at the last token of the prompt, after the final norm; at the last layer this is the
+model's own prediction. Only the answer's first token is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from interp_unlearn._core import Axis, DataError, Evidence, Labelled, numpy_rng
+from interp_unlearn.hooked import HookedModel, answer_batch, capture
+from interp_unlearn.probes._bootstrap import mean_interval
+from interp_unlearn.probes._catalogue import evidence, missing
+from interp_unlearn.worlds._types import Prompt
+
+MEASURES = ("logprob", "rank", "margin")
+POLICY = "last token of the prompt"
+
+
+def _layers(model: HookedModel, layers: Sequence[int] | None) -> list[int]:
+    chosen = list(range(model.lm.n_layers)) if layers is None else list(layers)
+    outside = [i for i in chosen if not 0 <= i < model.lm.n_layers]
+    if outside or not chosen:
+        raise DataError(f"layers {outside or chosen} do not exist; this model has layers 0…{model.lm.n_layers - 1}")
+    return chosen
+
+
+@torch.no_grad()
+def logit_lens(
+    model: HookedModel, prompts: Sequence[Prompt], *, layers: Sequence[int] | None = None, batch_size: int = 16
+) -> Labelled:
+    """Log-probability and rank of each answer's first token at the last prompt position, after every block.
+
+    Args:
+        model: A language model.
+        prompts: Questions with answers; their ``options`` give the margin.
+        layers: Blocks to read; default all.
+        batch_size: Prompts per forward pass.
+
+    Returns:
+        Axes (prompt, layer, measure). ``logprob`` in nats; ``rank`` 1 is the top token; ``margin`` is the answer's
+        log-probability minus the mean of the wrong options' (first tokens that differ from the answer's), ``nan``
+        without options. Prompt labels are ``entity|relation|template``.
+
+    Raises:
+        DataError: If there are no prompts or a layer does not exist.
+    """
+    if not prompts:
+        raise DataError("the logit lens needs at least one prompt")
+    chosen = _layers(model, layers)
+    sites = [f"blocks.{i}.hook_resid_post" for i in chosen]
+    first_tokens = _FirstTokens(model)
+    values = np.full((len(prompts), len(chosen), len(MEASURES)), np.nan)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].full))
+    for start in range(0, len(order), batch_size):
+        index = order[start : start + batch_size]
+        part = [prompts[i] for i in index]
+        encoded = answer_batch(model, [p.text for p in part], [p.answer for p in part])
+        at = encoded.answer.int().argmax(1)  # column of the answer's first token
+        rows = torch.arange(len(part), device=at.device)
+        ids = encoded.batch.tokens[rows, at]
+        options = [first_tokens.of(p, int(right)) for p, right in zip(part, ids, strict=True)]
+        acts = capture(model, encoded.batch, sites, positions=at - 1, mask_policy="all")
+        for layer, site in enumerate(sites):
+            logprob = model.unembed(acts[site][:, 0]).float().log_softmax(-1)
+            right = logprob[rows, ids]
+            values[index, layer, 0] = right.cpu().numpy()
+            values[index, layer, 1] = (1 + (logprob > right[:, None]).sum(1)).cpu().numpy()
+            for row, wrong in enumerate(options):
+                if wrong:
+                    values[index[row], layer, 2] = float(right[row] - logprob[row, wrong].mean())
+    names = tuple(f"{p.entity}|{p.relation}|{p.template}" for p in prompts)
+    return Labelled(
+        "logit lens of the answer's first token",
+        values,
+        (Axis("prompt", names), Axis("layer", tuple(str(i) for i in chosen)), Axis("measure", MEASURES)),
+        n=len(prompts),
+        mask_policy=POLICY,
+        config={"head": "the model's own final norm and output head"},
+        note="logprob and margin in nats, rank 1 is the top token; early layers may use another basis than the head",
+    )
+
+
+class _FirstTokens:
+    """First token of each wrong option after a prompt, tokenised in place once per (last word, option)."""
+
+    def __init__(self, model: HookedModel) -> None:
+        self.model = model
+        self.seen: dict[tuple[str, str], int] = {}
+
+    def of(self, prompt: Prompt, right: int) -> list[int]:
+        tail = prompt.text.rsplit(" ", 1)[-1] or prompt.text
+        unseen = [o for o in prompt.options if (tail, o) not in self.seen]
+        if unseen:
+            encoded = answer_batch(self.model, [tail] * len(unseen), unseen)
+            at = encoded.answer.int().argmax(1)
+            ids = encoded.batch.tokens.gather(1, at[:, None])[:, 0].tolist()
+            self.seen.update({(tail, option): token for option, token in zip(unseen, ids, strict=True)})
+        return sorted({self.seen[tail, o] for o in prompt.options} - {right})
+
+
+@torch.no_grad()
+def logit_lens_grid(model: HookedModel, prompt: Prompt, *, layers: Sequence[int] | None = None) -> Labelled:
+    """The lens at every (layer, position) of one prompt, for a heat map.
+
+    Args:
+        model: A language model.
+        prompt: The question; its answer is not part of the input.
+        layers: Blocks to read; default all.
+
+    Returns:
+        Axes (layer, position, measure): probability of the ``top`` token and of the ``answer``'s first token. Position
+        labels are ``"<index>: <token>"``; ``config["top_tokens"]`` holds the top token's text, layer by position.
+    """
+    chosen = _layers(model, layers)
+    encoded = answer_batch(model, [prompt.text], [prompt.answer])
+    at = int(encoded.answer.int().argmax(1))
+    answer = int(encoded.batch.tokens[0, at])
+    tokens = encoded.batch.tokens[:, :at]
+    sites = [f"blocks.{i}.hook_resid_post" for i in chosen]
+    acts = capture(model, tokens, sites, mask_policy="all")
+    values = np.empty((len(chosen), at, 2))
+    top: list[list[str]] = []
+    for layer, site in enumerate(sites):
+        probability = model.unembed(acts[site][0]).float().softmax(-1)  # (position, vocab)
+        best, ids = probability.max(-1)
+        values[layer, :, 0], values[layer, :, 1] = best.cpu().numpy(), probability[:, answer].cpu().numpy()
+        top.append([model.tokenizer.decode([i]) for i in ids.tolist()])
+    words = [model.tokenizer.decode([i]) for i in tokens[0].tolist()]
+    return Labelled(
+        "logit lens",
+        values,
+        (
+            Axis("layer", tuple(str(i) for i in chosen)),
+            Axis("position", tuple(f"{i}: {w}" for i, w in enumerate(words))),
+            Axis("measure", ("top", "answer")),
+        ),
+        n=1,
+        mask_policy="all",
+        config={
+            "prompt": prompt.text,
+            "answer": prompt.answer,
+            "answer_token": model.tokenizer.decode([answer]),
+            "top_tokens": top,
+        },
+        note="probabilities read by the model's own final norm and output head",
+    )
+
+
+def lens_evidence(
+    before: Labelled, after: Labelled, *, where: str = "forget", gold: Labelled | None = None, seed: int = 0
+) -> Evidence:
+    """Is the answer readable at some layer? From two tables of `logit_lens` over the same prompts.
+
+    The value is the edited model's largest mean margin over layers, wherever that is; the control is the original's.
+
+    Args:
+        before: Lens of the original model.
+        after: Lens of the edited model.
+        where: Last part of the name: the question set.
+        gold: Lens of a model that never knew the target.
+        seed: Seed of the interval.
+
+    Raises:
+        DataError: If the tables have different prompts or layers.
+    """
+    if before.axes != after.axes or (gold is not None and gold.axes != after.axes):
+        raise DataError("the lens tables have different prompts or layers; use the same question set in each phase")
+    margin = {
+        phase: t.at(measure="margin")
+        for phase, t in (("before", before), ("after", after), ("gold", gold))
+        if t is not None
+    }
+    usable = np.isfinite(before.at(measure="margin")).all(1)
+    if not usable.any():
+        return missing(
+            "lens.margin", where, "no prompt has wrong options to compare with", mask_policy=after.mask_policy
+        )
+    if not np.isfinite(margin["after"][usable]).all():
+        reason = "the edited model's logits are not finite; the model is broken"
+        return missing("lens.margin", where, reason, mask_policy=after.mask_policy)
+    means = {phase: m[usable].mean(0) for phase, m in margin.items()}
+    best = int(means["after"].argmax())
+    layers = after.axes[1].labels
+    names = [label for label, keep in zip(after.axes[0].labels, usable, strict=True) if keep]
+    parts = [name.split("|", 2) for name in names]
+    clusters = (np.array(["|".join(p[:2]) for p in parts]), np.array([p[-1] for p in parts]))
+    return evidence(
+        "lens.margin",
+        where,
+        float(means["after"][best]),
+        n=int(usable.sum()),
+        mask_policy=after.mask_policy,
+        interval=mean_interval(margin["after"][usable][:, best], clusters, numpy_rng(seed, "lens.margin", where)),
+        control=float(means["before"].max()),
+        details={
+            "layers": Labelled(
+                "mean margin of the answer over other options",
+                np.stack(list(means.values())),
+                (Axis("phase", tuple(means)), after.axes[1]),
+                n=int(usable.sum()),
+                mask_policy=after.mask_policy,
+                note="nats; 0 where the answer is no more likely than other answers of its type",
+            )
+        },
+        config={
+            "layer": layers[best],
+            "layer_before": layers[int(means["before"].argmax())],
+            **({"gold": float(means["gold"].max())} if "gold" in means else {}),
+        },
+        seed=seed,
+    )
