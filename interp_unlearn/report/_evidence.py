@@ -1,0 +1,149 @@
+"""Evidence one by one: what was asked, what came out beside its control, and what it does not show."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from interp_unlearn._core import Evidence
+from interp_unlearn.report import plots
+from interp_unlearn.report._compare import Comparison
+
+PARITY = "parity"
+DIRECTIONS = {
+    "low": "Forgotten looks low.",
+    "high": "Forgotten looks high.",
+    "near control": "Forgotten looks like its control: neither below nor above.",
+}
+
+
+@dataclass(frozen=True)
+class EvidenceRow:
+    """One evidence of one method, as text."""
+
+    method: str
+    where: str
+    value: str
+    interval: str
+    control: str
+    original: str
+    gold: str
+    n: int
+    mask_policy: str
+    reason: str
+    settings: str
+
+
+@dataclass(frozen=True)
+class EvidenceCard:
+    """One kind of evidence over methods and places.
+
+    Attributes:
+        kind: Stable identifier, e.g. ``"alignment.t"``.
+        question: What it asks.
+        direction: What forgotten looks like.
+        control: What the control is.
+        does_not_show: What must not be concluded.
+        rows: One per place and method.
+        figure: The values as a picture, or None where there is no value.
+    """
+
+    kind: str
+    question: str
+    direction: str
+    control: str
+    does_not_show: str
+    rows: tuple[EvidenceRow, ...]
+    figure: go.Figure | None
+
+
+def evidence_cards(comparison: Comparison) -> tuple[EvidenceCard, ...]:
+    """A card for each kind of evidence that any run saved, in reporting order."""
+    kinds: dict[str, dict[str, dict[str, Evidence]]] = {}
+    for name in comparison.names("evidence"):
+        kind, _, where = name.partition("/")
+        if kind.split(".")[0] != PARITY:
+            kinds.setdefault(kind, {})[where] = comparison.evidence(name)
+    order = {kind: i for i, kind in enumerate(ORDER)}
+    found = sorted(kinds, key=lambda kind: order.get(kind, order.get(kind.split(".")[0], len(order))))
+    return tuple(_card(kind, kinds[kind], comparison) for kind in found)
+
+
+ORDER = (
+    "alignment.t",
+    "alignment.r",
+    "alignment.ratio",
+    "alignment.layers_t",
+    "alignment.layers_r",
+    "two_sample",
+    "firing",
+    "probe",
+    "lens",
+    "relearn",
+    "alignment.separation",
+    "sae",
+    "norm",
+)
+"""Kinds or families of evidence in reporting order; others follow."""
+
+
+def parity(comparison: Comparison) -> dict[str, Evidence]:
+    """The parity check of each run: wrapped against bare logits."""
+    found = {}
+    for method, run in comparison.runs.items():
+        for name, item in run.evidence.items():
+            if name.partition("/")[0].split(".")[0] == PARITY:
+                found[method] = item
+    return found
+
+
+def number(value: float | None) -> str:
+    """A number as text, an en dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    size = abs(value)
+    text = f"{value:.3f}" if 0.01 <= size < 1000 or value == 0 else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def _card(kind: str, places: Mapping[str, Mapping[str, Evidence]], comparison: Comparison) -> EvidenceCard:
+    items = [item for by_method in places.values() for item in by_method.values()]
+    first = next((item for item in items if not math.isnan(item.value)), items[0])
+    rows = [_row(method, where, item) for where, by_method in places.items() for method, item in by_method.items()]
+    has_value = any(not math.isnan(item.value) for item in items)
+    return EvidenceCard(
+        kind=kind,
+        question=first.question,
+        direction=DIRECTIONS.get(first.direction, first.direction),
+        control=first.control_name,
+        does_not_show=first.does_not_show,
+        rows=tuple(rows),
+        figure=plots.evidence_dots(places, methods=comparison.methods, title=kind) if has_value else None,
+    )
+
+
+def _row(method: str, where: str, item: Evidence) -> EvidenceRow:
+    return EvidenceRow(
+        method=method,
+        where=where,
+        value=number(item.value),
+        interval=f"{number(item.interval[0])} to {number(item.interval[1])}" if item.interval else "",
+        control=number(item.control),
+        original=number(_config_number(item, "before")),
+        gold=number(_config_number(item, "gold")),
+        n=item.n,
+        mask_policy=item.mask_policy,
+        reason=(item.reason or "no value, and no reason was saved") if math.isnan(item.value) else "",
+        settings=json.dumps(
+            {**item.config, "seed": item.seed, "version": item.version}, ensure_ascii=False, default=str
+        ),
+    )
+
+
+def _config_number(item: Evidence, key: str) -> float | None:
+    value = item.config.get(key)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -1,0 +1,161 @@
+"""The table of methods: one row per model, one column per question, each cell with what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from interp_unlearn.report._cells import (
+    HELDOUT_SETS,
+    TRAIN_SETS,
+    Cell,
+    behaviour_cell,
+    evidence_cell,
+    relearning_cell,
+    seconds_cell,
+    text_loss_cell,
+)
+from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
+from interp_unlearn.report.plots import styles
+
+MARKERS = {
+    "circle": "●",
+    "circle-open": "○",
+    "square": "■",
+    "diamond": "◆",
+    "triangle-up": "▲",
+    "cross": "✚",
+    "x": "✖",
+    "star": "★",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One question.
+
+    Attributes:
+        group: Heading shared with its neighbours.
+        label: Heading of the column.
+        forgotten: What a forgotten target, or an unharmed model, looks like.
+        cell: Makes the cell of one row.
+        ranked: Whether nearness to gold is marked.
+    """
+
+    group: str
+    label: str
+    forgotten: str
+    cell: Callable[[Comparison, str], Cell]
+    ranked: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model: the original, a method, or gold."""
+
+    name: str
+    kind: str
+    colour: str
+    marker: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The whole table."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    gold_missing: str
+
+    @property
+    def groups(self) -> tuple[tuple[str, int], ...]:
+        """Heading groups with their widths."""
+        found: list[tuple[str, int]] = []
+        for column in self.columns:
+            if found and found[-1][0] == column.group:
+                found[-1] = (column.group, found[-1][1] + 1)
+            else:
+                found.append((column.group, 1))
+        return tuple(found)
+
+
+def headline(comparison: Comparison) -> Headline:
+    """Build the table of one comparison from saved results.
+
+    The only arithmetic is the relative change of the text loss where no saved table has it, and the distance to gold
+    that decides which cell is marked.
+    """
+    rows = {who: [column.cell(comparison, who) for column in COLUMNS] for who in (ORIGINAL, *comparison.methods, GOLD)}
+    has_gold = any(not cell.missing for cell in rows[GOLD])
+    if has_gold:
+        for i, column in enumerate(COLUMNS):
+            if column.ranked and not rows[GOLD][i].missing:
+                _mark_best(rows, comparison.methods, i)
+    looks = styles(list(rows), comparison.methods)
+    return Headline(
+        COLUMNS,
+        tuple(
+            Row(
+                who,
+                "method" if who in comparison.methods else "reference",
+                looks[who].colour,
+                MARKERS.get(looks[who].symbol, "●"),
+                tuple(cells),
+            )
+            for who, cells in rows.items()
+            if who != GOLD or has_gold
+        ),
+        ""
+        if has_gold
+        else "No run here has a gold model (retrained without the target), so no cell is marked as nearest to it.",
+    )
+
+
+def _mark_best(rows: dict[str, list[Cell]], methods: tuple[str, ...], i: int) -> None:
+    gold = rows[GOLD][i].value
+    gaps = {m: abs(rows[m][i].value - gold) for m in methods if not rows[m][i].missing}
+    if len(gaps) < 2:
+        return
+    least = min(gaps.values())
+    for method, gap in gaps.items():
+        if gap <= least + 1e-9 and max(gaps.values()) > least + 1e-9:
+            rows[method][i] = replace(rows[method][i], best=True)
+
+
+LOW = "low, as in gold"
+KEPT = "as in the original"
+COLUMNS = (
+    Column("Target, train templates", "exact", LOW, behaviour_cell(TRAIN_SETS, "exact")),
+    Column("Target, train templates", "choice", "at chance, as in gold", behaviour_cell(TRAIN_SETS, "choice")),
+    Column("Target, train templates", "prob.", LOW, behaviour_cell(TRAIN_SETS, "probability")),
+    Column("Target, held-out templates", "exact", LOW, behaviour_cell(HELDOUT_SETS, "exact")),
+    Column("Target, held-out templates", "choice", "at chance, as in gold", behaviour_cell(HELDOUT_SETS, "choice")),
+    Column("Target, held-out templates", "prob.", LOW, behaviour_cell(HELDOUT_SETS, "probability")),
+    Column(
+        "Exact on other sets",
+        "multi-hop",
+        LOW,
+        behaviour_cell(("multi_hop",), "exact", others=("choice", "probability")),
+    ),
+    Column(
+        "Exact on other sets",
+        "neighbours",
+        KEPT,
+        behaviour_cell(("neighbours",), "exact", others=("choice", "probability")),
+    ),
+    Column(
+        "Exact on other sets",
+        "same answer",
+        KEPT,
+        behaviour_cell(("same_answer",), "exact", others=("choice", "probability")),
+    ),
+    Column("Text", "loss change", "0", text_loss_cell),
+    Column(
+        "Alignment", "t", "near 1, where unknown entities are", evidence_cell(("alignment.t/residual", "alignment.t"))
+    ),
+    Column("Alignment", "r", "as for unknown entities", evidence_cell(("alignment.r/residual", "alignment.r"))),
+    Column("Two-sample", "AUC / floor", "at its floor", evidence_cell(("two_sample.auc",), with_control=True)),
+    Column("Relearned", "recall / control", "at its control", relearning_cell),
+    Column("Cost", "train, s", "", seconds_cell, ranked=False),
+)

@@ -1,0 +1,138 @@
+"""The pictures of one comparison: which saved results go into which figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from interp_unlearn._core import Labelled
+from interp_unlearn.report import plots
+from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
+from interp_unlearn.report._inside import (
+    FEATURE_TABLES,
+    between_known_and_unknown,
+    by_layer,
+    drift,
+    features,
+    latents,
+    lens_by_layer,
+    lens_on_a_prompt,
+)
+from interp_unlearn.report._slices import Pictures, has
+
+
+def pictures(comparison: Comparison) -> tuple[Pictures, ...]:
+    """Every group of pictures, also those without figures (they say what is missing)."""
+    return tuple(make(comparison) for make in MAKERS)
+
+
+def _answers(comparison: Comparison) -> Pictures:
+    tables, intervals = comparison.by_model("behaviour"), comparison.by_model("behaviour_intervals")
+    metrics = [m for m in ("exact", "probability") if any(has(t, "metric", m) for t in tables.values())]
+    figures = [plots.behaviour_dots(tables, m, intervals=intervals, methods=comparison.methods) for m in metrics]
+    text = "Each marker is a model, the line its 95 % interval. forget_train and forget_heldout ask about the target."
+    return Pictures("Answers", text, tuple(figures), "No run saved its behaviour.")
+
+
+def _training(comparison: Comparison) -> Pictures:
+    figures = [
+        plots.training_curves(run.events, name)
+        for name, run in comparison.runs.items()
+        if any(e.get("kind") == "step" for e in run.events)
+    ]
+    events = {name: run.events for name, run in comparison.runs.items()}
+    terms = dict.fromkeys(
+        key
+        for records in events.values()
+        for e in records
+        if e.get("kind") == "eval"
+        for key, value in e.items()
+        if isinstance(value, (int, float)) and key not in ("step", "time", "seconds")
+    )
+    figures += [plots.evaluation_curves(events, term, methods=comparison.methods) for term in terms]
+    return Pictures(
+        "Training", "What each recipe minimised, step by step.", tuple(figures), "No run logged a step.", "small"
+    )
+
+
+def _relearn(comparison: Comparison) -> Pictures:
+    curves: dict[str, Labelled] = {}
+    for who, names in ((ORIGINAL, ("original", "before")), (GOLD, ("gold",))):
+        for run in comparison.runs.values():
+            table = next((run.tables[f"relearn.{n}"] for n in names if f"relearn.{n}" in run.tables), None)
+            if table is not None:
+                curves.setdefault(who, table)
+    for method, run in comparison.runs.items():
+        if "relearn.after" in run.tables:
+            curves[method] = run.tables["relearn.after"]
+    order = (ORIGINAL, *comparison.methods, GOLD)
+    curves = {who: curves[who] for who in order if who in curves and len(curves[who].axes) == 1}
+    controls = {m: t for m, t in comparison.per_method("relearn.control").items() if len(t.axes) == 1}
+    figures = [plots.relearn_curves(curves, controls=controls, methods=comparison.methods)] if curves else []
+    text = (
+        "Recall of questions that were not taught, while others about the target are taught again. Dotted: facts that "
+        "were never known, taught to the same model in the same way."
+    )
+    return Pictures("Relearning", text, tuple(figures), "No run was attacked by relearning.", "one")
+
+
+def _weights(comparison: Comparison) -> Pictures:
+    tables = {
+        m: t for m, t in comparison.per_method("weights.relative_change").items() if len(t.axes) == 1 and t.values.size
+    }
+    top = max((float(np.nanmax(t.values)) for t in tables.values() if not np.isnan(t.values).all()), default=None)
+    figures = [plots.weight_map(table, method, top=top) for method, table in tables.items()]
+    text = "One colour scale for all methods. Small, spread-out changes and a few large ones can have the same effect."
+    return Pictures("Where weights moved", text, tuple(figures), "No run saved its weight changes.", "small")
+
+
+MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
+    _answers,
+    _training,
+    by_layer,
+    between_known_and_unknown,
+    latents,
+    drift,
+    features,
+    lens_by_layer,
+    lens_on_a_prompt,
+    _relearn,
+    _weights,
+)
+
+PICTURED_TABLES = (
+    "behaviour.",
+    "behaviour_intervals.",
+    "behaviour_by_prompt.",
+    "text_loss",
+    "layers.",
+    "axis.",
+    "lens_",
+    "relearn.after",
+    "relearn.before",
+    "relearn.original",
+    "relearn.gold",
+    "relearn.control",
+    "weights.relative_change",
+    *FEATURE_TABLES,
+)
+"""Beginnings of the names of tables that have a picture or a column; site-by-group diffs have one too."""
+
+PICTURED_DETAILS = {
+    "alignment.t": ("points",),
+    "alignment.layers_t": ("layers",),
+    "firing.known": ("latents",),
+    "firing.unknown": ("latents",),
+    "lens.margin": ("layers",),
+    "probe.unknown_fraction": ("layers",),
+    "relearn.rest": ("target", "never known", "original", "gold"),
+    "relearn.heldout": ("target", "never known", "original", "gold"),
+}
+"""Details of evidence that have a picture of their own."""
+
+
+def is_pictured(name: str, table: Labelled) -> bool:
+    """Whether a saved table is shown outside the appendix."""
+    by_site = name.startswith("diff.") and {axis.name for axis in table.axes} == {"site", "group"}
+    return by_site or name.startswith(PICTURED_TABLES)

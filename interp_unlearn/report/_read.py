@@ -1,0 +1,125 @@
+"""Read a run folder into memory, forgiving: what is missing or broken becomes a sentence, never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from interp_unlearn._core import Evidence, FileFormatError, InterpUnlearnError, Labelled, read_json, read_jsonl
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What a run saved, as far as it can be read.
+
+    Attributes:
+        path: The run folder.
+        name: The run's name in its config, else the folder's name.
+        config: ``config.json``.
+        status: ``status.json``, or empty.
+        task: ``task.json``, or empty.
+        events: Lines of ``events.jsonl``.
+        tables: ``tables/*.json`` by file name without suffix.
+        evidence: ``evidence/*.json`` by the evidence's own name.
+        problems: One sentence for each file that is missing or cannot be read.
+    """
+
+    path: Path
+    name: str
+    config: Mapping[str, Any]
+    status: Mapping[str, Any]
+    task: Mapping[str, Any]
+    events: tuple[Mapping[str, Any], ...]
+    tables: Mapping[str, Labelled]
+    evidence: Mapping[str, Evidence]
+    problems: tuple[str, ...]
+
+    @property
+    def done(self) -> bool:
+        """Whether the run says that it is complete."""
+        return self.status.get("state") == "done"
+
+
+def read_run(folder: str | Path) -> RunView:
+    """Read one run folder.
+
+    Args:
+        folder: As written by ``interp-unlearn run``; it may still be written.
+
+    Raises:
+        FileFormatError: If it is not a run folder at all (no readable ``config.json`` of a run).
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise FileFormatError(f"{path} is not a folder; give a folder made by: interp-unlearn run CONFIG")
+    if not (path / "config.json").exists():
+        raise FileFormatError(f"{path} is not a run folder: it has no config.json")
+    config = read_json(path / "config.json")
+    if not isinstance(config, dict) or config.get("kind") != "run":
+        raise FileFormatError(f"{path} is not a run folder: its config.json was not written by interp-unlearn run")
+    problems: list[str] = []
+    return RunView(
+        path=path,
+        name=str(config.get("name") or path.resolve().name),
+        config=config,
+        status=_object(path / "status.json", problems),
+        task=_object(path / "task.json", problems),
+        events=_events(path / "events.jsonl", problems),
+        tables=_all(path / "tables", _labelled, problems),
+        evidence={e.name: e for e in _all(path / "evidence", Evidence.load, problems).values()},
+        problems=tuple(problems),
+    )
+
+
+def _object(path: Path, problems: list[str]) -> Mapping[str, Any]:
+    try:
+        data = read_json(path)
+    except InterpUnlearnError as error:
+        problems.append(_relative(error, path))
+        return {}
+    if not isinstance(data, dict):
+        problems.append(f"{path.name} holds no object")
+        return {}
+    return data
+
+
+def _events(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
+    if not path.exists():
+        problems.append(f"{path.name} does not exist")
+        return ()
+    try:
+        return tuple(e for e in read_jsonl(path) if isinstance(e, dict))
+    except (InterpUnlearnError, UnicodeDecodeError) as error:
+        problems.append(_relative(error, path))
+        return ()
+
+
+def _labelled(path: Path) -> Labelled:
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("kind") != "labelled":
+        raise FileFormatError(f"{path} is not a saved table")
+    return Labelled.from_json(data)
+
+
+def _all(folder: Path, load: Callable[[Path], T], problems: list[str]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    if not folder.is_dir():
+        problems.append(f"{folder.name}/ does not exist")
+        return found
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found[path.stem] = load(path)
+        except InterpUnlearnError as error:
+            problems.append(_relative(error, path))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            problems.append(f"{folder.name}/{path.name} is not a saved result of this version ({error})")
+    return found
+
+
+def _relative(error: Exception, path: Path) -> str:
+    """The error's sentence with the file's name in place of its full path."""
+    return str(error).replace(str(path), path.name)

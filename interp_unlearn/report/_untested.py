@@ -1,0 +1,107 @@
+"""What was not tested: computed from what the runs did not save, and the limits that every report has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from interp_unlearn.report._compare import GOLD, Comparison
+from interp_unlearn.report._evidence import PARITY
+
+EVIDENCE: Mapping[str, str] = {
+    "alignment.t": "where the target lies between known and unknown entities",
+    "alignment.layers_t": "alignment at other layers than the recipe's own",
+    "alignment.separation": "whether known and unknown bystanders are still apart",
+    "firing.known": "firing of known-entity latents",
+    "firing.unknown": "firing of unknown-entity latents",
+    "two_sample.auc": "whether a classifier tells the target from unknown entities",
+    "two_sample.energy": "energy distance between target and unknown entities",
+    "probe.unknown_fraction": "a linear known/unknown probe",
+    "lens.margin": "whether the logit lens reads the answer at any layer",
+    "sae.fvu": "whether the SAE still explains the target's activations",
+    "norm.ratio": "whether activation norms jumped",
+    PARITY: "parity of wrapped and bare logits",
+}
+"""Kinds of evidence that a full run saves, and what goes unseen without them."""
+
+TABLES: Mapping[str, str] = {
+    "behaviour.after": "answers to any question",
+    "text_loss.after": "loss on general text",
+    "relearn.after": "relearning of the forgotten facts",
+    "weights.relative_change": "which weights changed",
+    "lens.after": "the logit lens by layer",
+}
+
+ATTACKS: Mapping[str, str] = {
+    "stitch": "putting the original upper layers on the edited lower ones",
+    "quantis": "quantising the edited weights",
+    "prompt": "prompts made to extract (prefixes, few-shot, other languages, role play)",
+    "sampl": "sampling many answers",
+    "noise": "noise on or pruning of the weights",
+    "patch": "patching activations of the original into the edited model, and back",
+    "mia": "membership inference",
+}
+"""Attacks and measures known to the field, by a part of the name under which a run would save them."""
+
+SETS: Mapping[str, str] = {
+    "forget_train": "target questions in training templates",
+    "forget_heldout": "target questions in held-out templates",
+    "multi_hop": "multi-hop questions through the target",
+    "same_answer": "other entities with the target's answer",
+    "neighbours": "known neighbours of the target",
+}
+
+LIMITS = (
+    "Answers were scored on the fixed prompts listed here; other wordings, languages and conversations were not asked.",
+    "Activations were read at the last token of the name; knowledge read from other tokens or positions can be missed.",
+    "Evidence from activations cannot prove absence: it can only fail to find the knowledge where it looked.",
+)
+
+
+def untested(comparison: Comparison) -> tuple[str, ...]:
+    """One sentence for each thing that no run here tested, then the limits of every report."""
+    evidence, tables = comparison.names("evidence"), comparison.names("tables")
+    kinds = {name.partition("/")[0] for name in evidence}
+    said = [f"Not measured: {what}." for kind, what in EVIDENCE.items() if not _any(kinds, kind)]
+    said += [f"Not measured: {what}." for name, what in TABLES.items() if name not in tables]
+    said += _sets(comparison)
+    saved = " ".join((*kinds, *tables)).lower()
+    attacks = [what for part, what in ATTACKS.items() if part not in saved]
+    if attacks:
+        said.append(f"Not tried: {'; '.join(attacks)}.")
+    if not any(name.endswith(f".{GOLD}") for name in tables):
+        said.append(
+            "There is no gold model (retrained without the target) here, so no number could be compared with it."
+        )
+    said += _without_value(comparison)
+    said.append(
+        f"One target and one seed ({comparison.seed}): nothing here says how much another target or seed would differ."
+    )
+    return (*said, *LIMITS)
+
+
+def _any(kinds: set[str], wanted: str) -> bool:
+    return any(kind == wanted or kind.startswith(f"{wanted}.") for kind in kinds)
+
+
+def _sets(comparison: Comparison) -> list[str]:
+    said = []
+    for name, what in SETS.items():
+        for run in comparison.runs.values():
+            saved = run.task.get(name)
+            if isinstance(saved, Mapping) and not saved.get("prompts"):
+                why = saved.get("why_empty")
+                said.append(f"Not asked: {what}" + (f" ({why})." if why else "."))
+                break
+    return said
+
+
+def _without_value(comparison: Comparison) -> list[str]:
+    said = {}
+    for method, run in comparison.runs.items():
+        for item in run.evidence.values():
+            if math.isnan(item.value):
+                reason = item.reason or "no reason was saved"
+                said.setdefault(f"{item.name} could not be computed: {reason}", []).append(method)
+    everybody = list(comparison.methods)
+    return [text + ("." if who == everybody else f" (only {', '.join(who)}).") for text, who in said.items()]

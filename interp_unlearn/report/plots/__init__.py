@@ -1,0 +1,33 @@
+"""Figures from saved results: every picture of the report, the explorer and the notebooks is a function here.
+
+Each takes `Labelled` arrays (or events) and returns a plotly figure; none computes what a run should have saved.
+
+Example:
+    >>> figure = layer_curves({"before": before, "npo": after}, "Alignment by layer", "A", methods=["npo"])
+    >>> figure.show()
+"""
+
+from interp_unlearn.report.plots._behaviour import behaviour_dots as behaviour_dots
+from interp_unlearn.report.plots._data import layer_of as layer_of
+from interp_unlearn.report.plots._data import pick as pick
+from interp_unlearn.report.plots._data import split_module as split_module
+from interp_unlearn.report.plots._evidence import evidence_dots as evidence_dots
+from interp_unlearn.report.plots._features import feature_changes as feature_changes
+from interp_unlearn.report.plots._generic import MAX_DIMENSIONS as MAX_DIMENSIONS
+from interp_unlearn.report.plots._generic import generic as generic
+from interp_unlearn.report.plots._latents import latent_bars as latent_bars
+from interp_unlearn.report.plots._layers import drift_curves as drift_curves
+from interp_unlearn.report.plots._layers import layer_curves as layer_curves
+from interp_unlearn.report.plots._lens import lens_curves as lens_curves
+from interp_unlearn.report.plots._lens import lens_grid as lens_grid
+from interp_unlearn.report.plots._relearn import relearn_curves as relearn_curves
+from interp_unlearn.report.plots._scatter import alignment_scatter as alignment_scatter
+from interp_unlearn.report.plots._style import RESERVED as RESERVED
+from interp_unlearn.report.plots._style import TEMPLATE as TEMPLATE
+from interp_unlearn.report.plots._style import Style as Style
+from interp_unlearn.report.plots._style import finish as finish
+from interp_unlearn.report.plots._style import plain as plain
+from interp_unlearn.report.plots._style import styles as styles
+from interp_unlearn.report.plots._training import evaluation_curves as evaluation_curves
+from interp_unlearn.report.plots._training import training_curves as training_curves
+from interp_unlearn.report.plots._weights import weight_map as weight_map
