@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn.metrics.pairwise import euclidean_distances
 
 from interp_unlearn._core import DataError, numpy_rng
 
@@ -44,7 +43,7 @@ def pair_matrix(x: Float[np.ndarray, "n d"], statistic: Statistic) -> Float[np.n
     Raises:
         DataError: If the statistic is unknown.
     """
-    distances = euclidean_distances(x)
+    distances = _distances(x)
     if statistic == "energy":
         return distances
     if statistic != "mmd":
@@ -52,6 +51,15 @@ def pair_matrix(x: Float[np.ndarray, "n d"], statistic: Statistic) -> Float[np.n
     apart = distances[np.triu_indices(len(x), 1)]
     width = float(np.median(apart)) if len(apart) and np.median(apart) > 0 else 1.0
     return np.exp(-(distances**2) / (2 * width**2))
+
+
+def _distances(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n n"]:
+    """Euclidean distances of all rows, by one matrix product around their mean."""
+    x = x - x.mean(0)
+    lengths = (x**2).sum(1)
+    squares = np.maximum(lengths[:, None] + lengths[None] - 2 * x @ x.T, 0)
+    np.fill_diagonal(squares, 0)
+    return np.sqrt(squares)
 
 
 def block_sums(matrix: Float[np.ndarray, "n n"], codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from interp_unlearn._core import DataError, numpy_rng
 from interp_unlearn.probes._separability import deal
@@ -92,6 +90,9 @@ def fit_linear_probe(x: Float[np.ndarray, "n d"], labels: np.ndarray, *, strengt
     Raises:
         DataError: If there is one class only, or a feature is not finite.
     """
+    from sklearn.exceptions import ConvergenceWarning  # here: importing scikit-learn takes seconds
+    from sklearn.linear_model import LogisticRegression
+
     if len(np.unique(labels)) < 2:
         raise DataError("a probe needs rows of at least two classes")
     if not np.isfinite(x).all():

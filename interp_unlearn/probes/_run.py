@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from interp_unlearn._core import Evidence
@@ -50,22 +51,24 @@ def run_probes(
     """
     layers = list(layers) if layers is not None else same_kind(before.sites, site)
     probe_sites = list(probe_sites) if probe_sites is not None else layers[::3]
-    out = alignment(before, after, site, gold=gold, seed=seed)
-    out += alignment_by_layer(before, after, layers, gold=gold, seed=seed)
-    out += indistinguishability(before, after, site, gold=gold, seed=seed)
-    out.append(norm_ratio(before, after, site, seed=seed))
-    out += known_unknown_probe(before, after, site, sites=probe_sites, gold=gold, seed=seed)
-    for basis, dictionary in (("sae", sae), ("sae2", second_sae)):
-        if dictionary is None:
-            continue
-        where = site if basis == "sae" else str(getattr(dictionary, "site", "") or site)
-        chosen = selected if selected is not None and basis == "sae" else {}
-        out += alignment(before, after, where, dictionary, basis=basis, seed=seed)
-        out += indistinguishability(before, after, where, dictionary, basis=basis, seed=seed)
-        out += firing(
-            before, after, where, dictionary, chosen.get("known"), chosen.get("unknown"), basis=basis, seed=seed
-        )
-        out += sae_health(before, after, where, dictionary, basis=basis, seed=seed)
+    # one thread: the matrices are small, and the numbers are then the same on every machine's number of cores
+    with threadpool_limits(limits=1, user_api="blas"):
+        out = alignment(before, after, site, gold=gold, seed=seed)
+        out += alignment_by_layer(before, after, layers, gold=gold, seed=seed)
+        out += indistinguishability(before, after, site, gold=gold, seed=seed)
+        out.append(norm_ratio(before, after, site, seed=seed))
+        out += known_unknown_probe(before, after, site, sites=probe_sites, gold=gold, seed=seed)
+        for basis, dictionary in (("sae", sae), ("sae2", second_sae)):
+            if dictionary is None:
+                continue
+            where = site if basis == "sae" else str(getattr(dictionary, "site", "") or site)
+            chosen = selected if selected is not None and basis == "sae" else {}
+            out += alignment(before, after, where, dictionary, basis=basis, seed=seed)
+            out += indistinguishability(before, after, where, dictionary, basis=basis, seed=seed)
+            out += firing(
+                before, after, where, dictionary, chosen.get("known"), chosen.get("unknown"), basis=basis, seed=seed
+            )
+            out += sae_health(before, after, where, dictionary, basis=basis, seed=seed)
     return out
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn.linear_model import Ridge
 
 PENALTY = 1.0  # ridge penalty in units of the mean eigenvalue of the Gram matrix
 TEMPLATE_FOLDS = 3
@@ -60,6 +59,8 @@ def deal(
 
 def _scores(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Ridge scores (test row, candidate)."""
+    from sklearn.linear_model import Ridge  # here: importing scikit-learn takes seconds
+
     fitted = Ridge(alpha=PENALTY, solver="cholesky").fit(x[train], y[train].astype(np.float64))
     return np.asarray(fitted.predict(x[test])).reshape(int(test.sum()), -1)
 
