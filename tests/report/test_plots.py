@@ -122,7 +122,7 @@ def test_drift_has_one_colour_per_method_and_one_dash_per_group():
     traces = by_name(plots.drift_curves({"ga": data, "npo": data}, "t", "y"))
     assert len(traces) == 4
     target, bystander = (
-        next(t for name, t in traces.items() if name.startswith("ga") and ("target" in name) is yes)
+        next(t for name, t in traces.items() if name.startswith("ga") and ("neighbours" in name) is not yes)
         for yes in (True, False)
     )
     assert target.line.color == bystander.line.color

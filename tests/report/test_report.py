@@ -67,6 +67,12 @@ def page(html):
     return Page(html)
 
 
+@pytest.fixture
+def light(monkeypatch):
+    """Without the 5 MB of plotly, for tests that read the page's own words."""
+    monkeypatch.setattr("interp_unlearn.report._html.get_plotlyjs", lambda: "/* plotly */ Plotly.newPlot")
+
+
 def test_nothing_is_loaded_from_elsewhere(page):
     loading = {"src", "srcset", "href", "action", "data", "poster", "background", "formaction"}
     for tag, attrs in page.tags:
@@ -162,7 +168,7 @@ def test_unknown_arrays_get_a_generic_picture_in_the_appendix(page):
     assert sum("something_new" in str(title) for title in titles) == 3
 
 
-def test_names_and_prompts_are_escaped_everywhere(make_run, tmp_path):
+def test_names_and_prompts_are_escaped_everywhere(make_run, tmp_path, light):
     run = make_run(tmp_path / "run", "npo", target=EVIL)
     html = write_report([run], tmp_path / "evil.html").read_text(encoding="utf-8")
     page = Page(html)
@@ -170,29 +176,29 @@ def test_names_and_prompts_are_escaped_everywhere(make_run, tmp_path):
     assert not [t for t, _ in page.tags if t == "img"]  # … and never as markup
     scripts = [data for attrs, data in page.raw if attrs["tag"] == "script" and "type" not in attrs]
     assert len(scripts) == 2
-    assert "alert(" not in re.sub(re.escape(scripts[0]), "", "".join(scripts))
+    assert not any("alert(" in script for script in scripts)
     for figure in page.figures():
         assert "<script" not in json.dumps(figure)
         assert "<img" not in json.dumps(figure)
 
 
-def test_runs_on_other_targets_get_their_own_chapter(runs, make_run, tmp_path):
+def test_runs_on_other_targets_get_their_own_chapter(runs, make_run, tmp_path, light):
     other = make_run(tmp_path / "other", "npo", gold=False)
     config = read_json(other / "config.json")
     write_json(other / "config.json", {**config, "model": {"name": "tinyworld"}})
-    page = Page(write_report([*runs, other], tmp_path / "two.html").read_text(encoding="utf-8"))
+    page = Page(write_report([runs[0], other], tmp_path / "two.html").read_text(encoding="utf-8"))
     assert sum(t == "article" for t, _ in page.tags) == 2
     assert "2 comparisons" in page.words
     assert "No run here has a gold model" in page.words
 
 
-def test_runs_with_one_name_are_kept_apart(runs, make_run, tmp_path):
+def test_runs_with_one_name_are_kept_apart(runs, make_run, tmp_path, light):
     again = make_run(tmp_path / "npo-again", "npo")
-    page = Page(write_report([*runs, again, runs[0]], tmp_path / "r.html").read_text(encoding="utf-8"))
+    page = Page(write_report([runs[1], again, runs[1]], tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "npo (npo-again)" in page.words
 
 
-def test_a_run_with_nothing_but_its_config_says_what_is_missing(runs, tmp_path):
+def test_a_run_with_nothing_but_its_config_says_what_is_missing(runs, tmp_path, light):
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copy(runs[1] / "config.json", bare)
@@ -209,7 +215,7 @@ def test_a_run_with_nothing_but_its_config_says_what_is_missing(runs, tmp_path):
         assert said in page.words, said
 
 
-def test_half_written_and_foreign_files_are_named(runs, make_run, tmp_path):
+def test_half_written_and_foreign_files_are_named(runs, make_run, tmp_path, light):
     run = make_run(tmp_path / "run", "npo")
     text = (run / "tables" / "behaviour.after.json").read_text()
     (run / "tables" / "behaviour.after.json").write_text(text[: len(text) // 2])
@@ -230,7 +236,7 @@ def test_half_written_and_foreign_files_are_named(runs, make_run, tmp_path):
         assert said in page.words, said
 
 
-def test_foreign_folders_are_left_out_or_refused_in_one_sentence(runs, tmp_path):
+def test_foreign_folders_are_left_out_or_refused_in_one_sentence(runs, tmp_path, light):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     page = Page(write_report([runs[0], foreign], tmp_path / "r.html").read_text(encoding="utf-8"))
@@ -247,7 +253,7 @@ def test_foreign_folders_are_left_out_or_refused_in_one_sentence(runs, tmp_path)
     assert not (tmp_path / "none.html").exists()
 
 
-def test_out_may_be_a_folder_and_the_same_runs_give_the_same_bytes(runs, tmp_path):
+def test_out_may_be_a_folder_and_the_same_runs_give_the_same_bytes(runs, tmp_path, light):
     first = write_report(runs[:1], tmp_path)
     assert first == tmp_path / "report.html"
     before = first.read_bytes()
@@ -255,7 +261,7 @@ def test_out_may_be_a_folder_and_the_same_runs_give_the_same_bytes(runs, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_collapsed_model_with_nan_everywhere_still_gives_a_report(make_run, tmp_path):
+def test_collapsed_model_with_nan_everywhere_still_gives_a_report(make_run, tmp_path, light):
     run = make_run(tmp_path / "run", "ga", gold=False)
     for path in (run / "tables").glob("*.after.json"):
         table = read_json(path)

@@ -10,6 +10,9 @@ import numpy as np
 from interp_unlearn._core import Axis, Labelled
 from interp_unlearn.report.plots._style import plain
 
+GROUP_WORDS = {"known_eval": "neighbours", "unknown_eval": "unknown", "known_ref": "known references"}
+"""Groups of rows as readers know them."""
+
 
 def layer_of(label: str) -> int | None:
     """The layer in a site or module name: its first whole-number component (``"blocks.12.hook_resid_post"`` → 12)."""

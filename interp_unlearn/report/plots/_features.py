@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from interp_unlearn._core import Labelled
-from interp_unlearn.report.plots._data import footer, pick
+from interp_unlearn.report.plots._data import GROUP_WORDS, footer, pick
 from interp_unlearn.report.plots._style import RESERVED, finish, plain, styles
 
 
@@ -33,15 +33,16 @@ def feature_changes(
     labels = [plain(label) for label in kind.labels[:top]]
     fig = go.Figure()
     for i, name in enumerate(g for g in groups if g in group.labels):
+        word = plain(GROUP_WORDS.get(name, name))
         column = effect.values[:top, group.labels.index(name)]
-        hover = f"{plain(kind.name)} %{{y}}<br>{plain(name)}: %{{x:.3g}}{footer(table)}<extra></extra>"
+        hover = f"{plain(kind.name)} %{{y}}<br>{word}: %{{x:.3g}}{footer(table)}<extra></extra>"
         if i == 0:
             colour = styles([method], methods)[method].colour
-            fig.add_bar(x=column, y=labels, orientation="h", name=plain(name), marker_color=colour, hovertemplate=hover)
+            fig.add_bar(x=column, y=labels, orientation="h", name=word, marker_color=colour, hovertemplate=hover)
             continue
         look = RESERVED["known" if name.startswith("known") else "unknown" if name.startswith("unknown") else "control"]
         marker = {"color": look.colour, "symbol": look.symbol, "size": 8, "line": {"width": 2, "color": look.colour}}
-        fig.add_scatter(x=column, y=labels, mode="markers", name=plain(name), marker=marker, hovertemplate=hover)
+        fig.add_scatter(x=column, y=labels, mode="markers", name=word, marker=marker, hovertemplate=hover)
     finish(
         fig,
         f"{kind.name.capitalize()}s that moved most: {method}",

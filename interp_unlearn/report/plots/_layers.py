@@ -8,10 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from interp_unlearn._core import Labelled
-from interp_unlearn.report.plots._data import footer, layers_or_labels, pick, sorted_by_layer
+from interp_unlearn.report.plots._data import GROUP_WORDS, footer, layers_or_labels, pick, sorted_by_layer
 from interp_unlearn.report.plots._style import finish, plain, styles
-
-GROUP_WORDS = {"known_eval": "neighbours", "unknown_eval": "unknown", "known_ref": "known references"}
 
 
 def layer_curves(
@@ -72,7 +70,7 @@ def drift_curves(
         diffs: Method name to an array with the axes ``site`` and ``group``.
         title: What is shown.
         y: Title of the y axis.
-        groups: Groups to draw, the first one solid.
+        groups: Groups to draw, the first one solid and in the legend, the others dotted.
         forgotten: Which direction means forgotten.
         methods: See `styles`.
     """
@@ -87,7 +85,9 @@ def drift_curves(
                 x=layers_or_labels(line.axes[0].labels),
                 y=line.values,
                 customdata=[plain(label) for label in line.axes[0].labels],
-                name=plain(f"{name}, {GROUP_WORDS.get(group, group)}"),
+                name=plain(name if first else f"{name}, {GROUP_WORDS.get(group, group)}"),
+                legendgroup=name,
+                showlegend=first,
                 mode="lines+markers" if first else "lines",
                 line={"color": looks[name].colour, "dash": "solid" if first else "dot", "width": 2.2 if first else 1.6},
                 marker={"symbol": looks[name].symbol, "size": 6},

@@ -43,8 +43,18 @@
   } else {
     plots.forEach(draw);
   }
-  function repaint(print) { drawn.forEach(function (node) { Plotly.relayout(node, colours(print)); }); }
-  dark.addEventListener("change", function () { repaint(false); });
+  // On paper a page is about 700 px wide: one or two figures in a row, whatever the screen was.
+  function repaint(print) {
+    drawn.forEach(function (node) {
+      var change = colours(print);
+      change.autosize = !print;
+      change.width = print ? (node.closest(".figures.one") ? 690 : 336) : null;
+      Plotly.relayout(node, change);
+    });
+  }
+  dark.addEventListener("change", function () {
+    drawn.forEach(function (node) { Plotly.relayout(node, colours(false)); });
+  });
   window.addEventListener("beforeprint", function () {
     plots.forEach(function (node) { if (node.offsetParent !== null) draw(node); });
     repaint(true);
