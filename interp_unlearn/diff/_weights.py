@@ -11,7 +11,7 @@ from torch import Tensor
 from interp_unlearn._core import Axis, DataError, Labelled, nearest
 
 NOTES = {
-    "relative_change": "Frobenius norm of the change over that of the original",
+    "relative_change": "Frobenius norm of the change over that of the original; nan where the original is all zero",
     "max_abs_change": "largest absolute change of one entry",
     "changed_entries": "number of entries that differ",
     "changed_fraction": "share of entries that differ",
@@ -77,8 +77,8 @@ def _compare(old: Tensor, new: Tensor) -> tuple[list[float], float, float]:
         return [0.0, 0.0, 0.0, 0.0], 0.0, size2
     change = new.float() - old.float()
     moved2 = float(change.norm()) ** 2
-    relative = (moved2 / size2) ** 0.5 if size2 else float("inf")
-    changed = int((old != new).sum())
+    relative = (moved2 / size2) ** 0.5 if size2 else float("nan")
+    changed = float((old != new).sum())
     return [relative, float(change.abs().max()), changed, changed / max(old.numel(), 1)], moved2, size2
 
 
