@@ -26,6 +26,8 @@ MARKERS = {
     "triangle-up": "▲",
     "cross": "✚",
     "x": "✖",
+    "triangle-down": "▼",
+    "pentagon": "⬟",
     "star": "★",
 }
 

@@ -120,7 +120,7 @@ def test_every_picture_has_its_data_and_no_number_is_nan(page):
 def test_headline_shows_saved_numbers_and_marks_the_nearest_to_gold(html, page):
     table = html.split('<table class="headline"')[1].split("</table>")[0]
     rows = re.findall(r"<tr class=\"(?:method|reference)\">(.*?)</tr>", table, re.S)
-    names = [re.search(r"</span> ([^<]+)</th>", row).group(1) for row in rows]
+    names = [re.search(r"<span>([^<]+)</span></span></th>", row).group(1) for row in rows]
     assert names == ["original", "ga", "npo", "sae_guided", "gold"]
     cells = {name: re.findall(r"<td ([^>]*)>(.*?)</td>", row, re.S) for name, row in zip(names, rows, strict=True)}
     text = {name: [re.sub("<[^>]+>", "", value).strip() for _, value in found] for name, found in cells.items()}

@@ -29,11 +29,12 @@ def behaviour_dots(
     fig = go.Figure()
     shown = {name: data for name, data in tables.items() if has(data, "metric", metric)}
     looks = styles(list(tables), methods)
+    step = 0.7 / max(5, len(shown))
     sets = list(dict.fromkeys(s for data in shown.values() for s in data.axes[0].labels))
     for i, (name, data) in enumerate(shown.items()):
         own = list(data.axes[0].labels)
         values = [float(data.at(set=s, metric=metric)) for s in own]
-        offset = (i - (len(shown) - 1) / 2) * 0.12
+        offset = (i - (len(shown) - 1) / 2) * step
         low_high = _bounds((intervals or {}).get(name), own, metric)
         error = None
         if low_high is not None:
@@ -63,7 +64,7 @@ def behaviour_dots(
         "Forgotten: target sets move left to where gold is; all other sets stay where they were.",
         metric,
         "",
-        height=130 + 58 * max(1, len(sets)),
+        height=130 + max(58, 11 * len(shown) + 14) * max(1, len(sets)),
     )
     fig.update_yaxes(
         tickvals=list(range(len(sets))),

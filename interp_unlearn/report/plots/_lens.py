@@ -12,6 +12,9 @@ from interp_unlearn.report.plots._data import axis_names, footer, layers_or_labe
 from interp_unlearn.report.plots._layers import layer_curves
 from interp_unlearn.report.plots._style import SCALE, finish, plain
 
+CHARACTERS = 64
+"""So many characters of cell text fit into one row of a grid at the width of half a page."""
+
 
 def lens_curves(
     tables: Mapping[str, Labelled],
@@ -65,7 +68,9 @@ def lens_grid(table: Labelled, name: str = "") -> go.Figure:
     table = pick(table, "measure", "top") if "measure" in axis_names(table) else table
     rows, columns = table.axes
     tokens = table.config.get("top_tokens", table.config.get("tokens"))
-    shown = [[_visible(token) for token in row] for row in tokens] if tokens else None
+    full = [[_visible(token) for token in row] for row in tokens] if tokens else None
+    fits = max(3, CHARACTERS // max(1, len(columns.labels)))
+    short = [[_visible(token, fits) for token in row] for row in tokens] if tokens else None
     layers = layers_or_labels(rows.labels)
     words = [label.removeprefix(f"{i}:") for i, label in enumerate(columns.labels)]
     positions = [f"{i}: {_visible(word)}" for i, word in enumerate(words)]
@@ -74,15 +79,16 @@ def lens_grid(table: Labelled, name: str = "") -> go.Figure:
             z=table.values,
             x=list(range(len(positions))),
             y=[str(layer) for layer in layers],
-            text=shown,
-            texttemplate="%{text}" if shown else None,
+            text=short,
+            texttemplate="%{text}" if short else None,
+            hovertext=full,
             textfont={"size": 10},
             customdata=[positions] * len(layers),
             zmin=0,
             zmax=1,
             colorscale=SCALE,
             colorbar={"title": {"text": "p", "side": "top"}, "thickness": 10, "len": 0.9},
-            hovertemplate=("%{text}<br>" if shown else "")
+            hovertemplate=("%{hovertext}<br>" if full else "")
             + f"p = %{{z:.3f}}<br>layer %{{y}}, position %{{customdata}}{footer(table)}<extra></extra>",
         )
     )
@@ -96,7 +102,7 @@ def lens_grid(table: Labelled, name: str = "") -> go.Figure:
     )
     fig.update_xaxes(
         tickvals=list(range(len(positions))),
-        ticktext=[_visible(word) for word in words],
+        ticktext=[_visible(word, 12) for word in words],
         tickangle=-40,
         tickfont={"size": 11},
         showgrid=False,
@@ -105,7 +111,7 @@ def lens_grid(table: Labelled, name: str = "") -> go.Figure:
     return fig
 
 
-def _visible(token: object, length: int = 10) -> str:
+def _visible(token: object, length: int = 24) -> str:
     text = (
         str(token).replace("\n", "↵").replace("\t", "⇥").replace(" ", "·" if str(token).strip() == "" else " ").strip()
     )

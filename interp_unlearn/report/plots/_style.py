@@ -87,7 +87,15 @@ TEMPLATE = go.layout.Template(
         "title": {"x": 0, "xref": "paper", "font": {"size": 15}, "automargin": True, "yref": "container", "y": 0.98},
         "margin": {"l": 56, "r": 16, "t": 64, "b": 48},
         "hoverlabel": {"align": "left", "namelength": -1},
-        "legend": {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0, "xanchor": "left"},
+        "legend": {
+            "orientation": "h",
+            "yref": "container",
+            "yanchor": "bottom",
+            "y": 0,
+            "x": 0,
+            "xanchor": "left",
+            "maxheight": 600,
+        },
         "xaxis": AXIS,
         "yaxis": AXIS,
     }

@@ -25,11 +25,25 @@
     if (narrow) {
       figure.layout.font = { size: 11 };
       figure.layout.margin = Object.assign({}, figure.layout.margin, { l: 44, r: 8 });
+      figure.data.forEach(function (trace) {  // words do not fit into cells this narrow; they stay in the hover and in the numbers
+        if (trace.type === "heatmap" && trace.z[0].length > 6) delete trace.texttemplate;
+      });
     }
     Plotly.newPlot(node, figure.data, figure.layout, {
       responsive: true,
       displayModeBar: false,
-    }).then(function () { return Plotly.relayout(node, colours(false)); });
+    }).then(function () {
+      var change = colours(false), room = legendRoom(node, figure.layout.height);
+      if (room) { change.height = room; node.style.height = room + "px"; }
+      return Plotly.relayout(node, change);
+    });
+  }
+
+  // A legend of several rows makes the figure taller instead of the plot flatter.
+  function legendRoom(node, height) {
+    var legend = node.querySelector("g.legend");
+    var extra = legend ? legend.getBoundingClientRect().height - 40 : 0;
+    return extra > 8 ? Math.round(height + extra) : 0;
   }
 
   var plots = Array.prototype.slice.call(document.querySelectorAll(".plot"));
@@ -85,7 +99,8 @@
       return trace.z.map(function (values, i) {
         var row = [unescape(trace.y ? trace.y[i] : i)];
         values.forEach(function (value, j) {
-          var text = trace.text && trace.text[i] ? unescape(trace.text[i][j]) + " " : "";
+          var words = trace.hovertext || trace.text;
+          var text = words && words[i] ? unescape(words[i][j]) + " " : "";
           row.push(text + (typeof value === "number" ? Number(value.toPrecision(4)) : "–"));
         });
         return row;
