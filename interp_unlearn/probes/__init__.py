@@ -2,8 +2,9 @@
 
 Every probe is a function of labelled activations (`hooked.Activations`: one row per observation; label ``group``, and
 where they exist ``entity`` and ``template``) of the original and the edited model, and gives `Evidence`: a value with
-its 95 % interval, a control, the direction of a forgotten target, and what it does not show. Only `mention_activations`
-and the logit lens read language models; the rest does not ask what kind of model the rows came from.
+its 95 % interval, a control, the direction of a forgotten target, and what it does not show. Intervals resample
+entities and templates; with one target entity they rest on templates alone. Only `mention_activations` and the logit
+lens read language models; the rest does not ask what kind of model the rows came from.
 
 Example:
     >>> sites = residual_sites(model)

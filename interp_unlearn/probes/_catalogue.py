@@ -127,7 +127,8 @@ CATALOGUE: Mapping[str, Kind] = {
         "Does a linear probe tell known from unknown entities it was not trained on, in the original model?",
         "high",
         "the same probe on labels shuffled among entities",
-        "It validates the probe, not the forgetting; with a low value its other results mean little.",
+        "It validates the probe, not the forgetting. Where the curve is high from the first layer on, the probe may "
+        "read the names' own tokens (number, rarity) and not recognition.",
     ),
     "probe.unknown_fraction": Kind(
         "On what fraction of the target's mentions does the original model's known/unknown probe say 'unknown'?",
@@ -145,7 +146,8 @@ CATALOGUE: Mapping[str, Kind] = {
         "At the best layer, by how many nats does the logit lens prefer the answer to other answers of its type?",
         "low",
         "the same questions in the original model",
-        f"Early layers may hold the answer in a basis that the output head does not read. {_OUTPUT}",
+        "Early layers may hold the answer in a basis that the output head does not read, and their margin shows how "
+        f"common the answer's token is. {_OUTPUT}",
     ),
 }
 

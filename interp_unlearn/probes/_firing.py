@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from interp_unlearn._core import Axis, Evidence, Labelled, numpy_rng
 from interp_unlearn.hooked import Activations
+from interp_unlearn.latents import separation_scores
 from interp_unlearn.probes._bootstrap import mean_interval
 from interp_unlearn.probes._catalogue import evidence, missing
 from interp_unlearn.probes._rows import Dictionary, Rows, check_pair, index_array, rows_of, why_missing
@@ -19,19 +21,16 @@ Latents = Sequence[int] | np.ndarray | Tensor
 
 
 def separating_latents(rows: Rows, k: int = 10) -> dict[str, np.ndarray]:
-    """The k latents whose firing frequency differs most between known and unknown references, each way.
+    """The k latents that tell known from unknown references best, each way, by `latents.separation_scores` of one type.
 
-    The plain one-type score fK - fU without exclusion of generic latents; `latents.separation_scores` is the full one.
+    Generic latents are not excluded, since that needs a rate on random words.
 
     Returns:
         ``{"known": indices, "unknown": indices}``, best first, scores above 0 only.
     """
-    score = (rows.of("known_ref").x > FIRES_ABOVE).mean(0) - (rows.of("unknown_ref").x > FIRES_ABOVE).mean(0)
-    out = {}
-    for name, signed in (("known", score), ("unknown", -score)):
-        best = np.argsort(-signed, kind="stable")[:k]
-        out[name] = best[signed[best] > 0]
-    return out
+    known, unknown = (torch.from_numpy(rows.of(g).x).float() for g in ("known_ref", "unknown_ref"))
+    scores = separation_scores(known, unknown, ["-"] * len(known), ["-"] * len(unknown), eps=FIRES_ABOVE)
+    return {"known": index_array(scores.top_known(k)), "unknown": index_array(scores.top_unknown(k))}
 
 
 def firing(

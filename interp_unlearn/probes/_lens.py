@@ -209,6 +209,7 @@ def lens_evidence(
         },
         config={
             "layer": layers[best],
+            "first_layer": float(means["after"][0]),
             "layer_before": layers[int(means["before"].argmax())],
             **({"gold": float(means["gold"].max())} if "gold" in means else {}),
         },

@@ -271,6 +271,7 @@ def _distance(
             **facts,
             "p_value": after.p_value,
             "p_value_before": results["before"].p_value,
+            "smallest_p": 1 / (len(after.null) + (not after.exact)),
             "permutations": len(after.null),
             **_other_phases({k: v.statistic for k, v in results.items()}, float),
             "interval": "jackknife",

@@ -94,6 +94,7 @@ def test_a_forgotten_target_is_no_easier_to_tell_than_unknown_entities_are():
     found = by_kind(indistinguishability(make_mentions(0.0), make_mentions(1.0), SITE))
     energy, auc = found["two_sample.energy"], found["two_sample.auc"]
     assert energy.config["p_value"] > 0.1
+    assert energy.config["smallest_p"] == pytest.approx(1 / 15)
     assert energy.config["p_value_before"] == pytest.approx(1 / 15)  # the only one as far out among 15 entities
     assert energy.interval[0] < energy.value < energy.interval[1]
     assert 0.05 <= auc.config["d_prime_percentile_among_unknown"] <= 0.95
