@@ -10,7 +10,7 @@ import numpy as np
 
 from interp_unlearn._core import Axis, DataError, Labelled
 from interp_unlearn.attacks._sets import fact_of
-from interp_unlearn.worlds._types import Prompt
+from interp_unlearn.worlds import Prompt
 
 METRICS = ("probability", "exact")
 

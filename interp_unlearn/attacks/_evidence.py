@@ -73,6 +73,7 @@ def relearn_evidence(
         "recovered_share": (last - start) / (full - start) if original is not None and full > start else None,
         "steps": int(step_numbers(unlearned)[-1]),
         "relearn": unlearned.config["relearn"],
+        "learning_rate": unlearned.config["learning_rate"],
         "trained": unlearned.config["trained"],
     }
     return Evidence(

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from interp_unlearn._core import ConfigError, Evidence, Labelled, Registry
 from interp_unlearn.hooked import HookedModel
-from interp_unlearn.worlds._types import Task
+from interp_unlearn.worlds import Task
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""

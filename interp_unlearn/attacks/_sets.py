@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from interp_unlearn._core import ConfigError, DataError, numpy_rng
 from interp_unlearn.attacks._config import RelearnConfig
 from interp_unlearn.hooked import HookedModel
-from interp_unlearn.worlds._types import Entity, Prompt, Task
+from interp_unlearn.worlds import Entity, Prompt, Task
 
 FactKey = tuple[str, str]
 

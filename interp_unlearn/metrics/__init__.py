@@ -13,7 +13,6 @@ from interp_unlearn.metrics._behaviour import behaviour_intervals as behaviour_i
 from interp_unlearn.metrics._facts import METRICS as METRICS
 from interp_unlearn.metrics._facts import MetricFacts as MetricFacts
 from interp_unlearn.metrics._facts import metric_facts as metric_facts
-from interp_unlearn.metrics._mode import evaluation_mode as evaluation_mode
 from interp_unlearn.metrics._prompts import BEHAVIOUR_METRICS as BEHAVIOUR_METRICS
 from interp_unlearn.metrics._prompts import PromptScores as PromptScores
 from interp_unlearn.metrics._resample import bootstrap as bootstrap

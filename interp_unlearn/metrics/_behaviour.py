@@ -9,11 +9,10 @@ import torch
 
 from interp_unlearn._core import Axis, DataError, Labelled
 from interp_unlearn.hooked import AnswerScores, HookedModel
-from interp_unlearn.metrics._mode import evaluation_mode
 from interp_unlearn.metrics._prompts import BEHAVIOUR_METRICS, PROMPT_METRICS, PromptScores, columns_of, mean_of
 from interp_unlearn.metrics._resample import bootstrap, cluster_unit, percentile_interval
 from interp_unlearn.metrics._scoring import score_candidates
-from interp_unlearn.worlds._types import Prompt, Task
+from interp_unlearn.worlds import Prompt, Task
 
 
 def behaviour(model: HookedModel, task: Task, *, batch_size: int = 32) -> Labelled:
@@ -53,13 +52,12 @@ def behaviour_by_prompt(
         why = "; ".join(f"{s.name}: {s.why_empty or 'no prompts'}" for s in task.qa_sets())
         raise DataError(f"there is no question to ask, every set is empty ({why}); choose another target or relation")
     prompts = [p for _, p in rows]
-    with evaluation_mode(model):
-        scored = score_candidates(
-            model,
-            [p.text for p in prompts],
-            [(p.answer, *p.also, *wrong_options(p)) for p in prompts],
-            batch_size=batch_size,
-        )
+    scored = score_candidates(
+        model,
+        [p.text for p in prompts],
+        [(p.answer, *p.also, *wrong_options(p)) for p in prompts],
+        batch_size=batch_size,
+    )
     values = np.array([_metrics(p, s) for p, s in zip(prompts, scored.per_prompt, strict=True)])
     numbers: dict[str, int] = {}
     labels = []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from interp_unlearn._core import Axis, DataError, FileFormatError, Labelled, nearest
-from interp_unlearn.worlds._types import Prompt
+from interp_unlearn.worlds import Prompt
 
 BEHAVIOUR_METRICS = ("probability", "exact", "choice")
 PROMPT_METRICS = (*BEHAVIOUR_METRICS, "choice_margin", "logprob", "n_tokens", "chance")

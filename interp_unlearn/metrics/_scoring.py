@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp_unlearn._core import DataError
-from interp_unlearn.hooked import AnswerScores, HookedModel, answer_batch, score_answers
+from interp_unlearn.hooked import AnswerScores, HookedModel, answer_batch, evaluating, score_answers
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,13 @@ def score_candidates(
     why = _why_not(model) if shared_prefix else "asked for"
     sums = None
     if not why:
-        sums, why = _shared(model, list(pairs), batch_size)
+        with evaluating(model.module):
+            sums, why = _shared(model, list(pairs), batch_size)
     if sums is None:
         plain = score_answers(model, [p for p, _ in pairs], [a for _, a in pairs], batch_size=batch_size)
         logprob, count, exact = plain.logprob, plain.n_tokens, plain.exact
     else:
         logprob, count, exact = sums.logprob.float(), sums.count, sums.wrong == 0
-    if bool((count == 0).any()):
-        prompt, answer = list(pairs)[int(count.argmin())]
-        raise DataError(
-            f"the answer {answer!r} after {prompt!r} has no token that counts; does the tokenizer know its words?"
-        )
     scored = []
     for prompt, answers in zip(prompts, candidates, strict=True):
         index = torch.tensor([pairs[prompt, a] for a in answers])

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from interp_unlearn._core import Axis, DataError, Labelled
-from interp_unlearn.hooked import HookedModel, MaskPolicy, tokenize
-from interp_unlearn.metrics._mode import evaluation_mode
+from interp_unlearn.hooked import HookedModel, MaskPolicy, evaluating, tokenize
 from interp_unlearn.metrics._resample import bootstrap, percentile_interval
 
 QUANTITIES = ("before", "after", "change", "relative change", "low", "high")
@@ -50,7 +49,7 @@ def text_loss(
     lengths = whole.lengths().tolist()
     order = sorted(range(len(texts)), key=lambda i: lengths[i])
     loss, count = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
-    with evaluation_mode(model):
+    with evaluating(model.module):
         for index in _runs(order, lengths, batch_tokens):
             batch = tokenize(model.tokenizer, [texts[i] for i in index]).to(model.device)
             logits = model.forward(batch)[:, :-1].float()
