@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -51,7 +52,9 @@ def run_probes(
     """
     layers = list(layers) if layers is not None else same_kind(before.sites, site)
     probe_sites = list(probe_sites) if probe_sites is not None else layers[::3]
-    # one thread: the matrices are small, and the numbers are then the same on every machine's number of cores
+    # One thread: the matrices are small, and results then do not depend on the number of cores. The limit only reaches
+    # libraries that are loaded, so scikit-learn comes first.
+    import_module("sklearn.linear_model")
     with threadpool_limits(limits=1, user_api="blas"):
         out = alignment(before, after, site, gold=gold, seed=seed)
         out += alignment_by_layer(before, after, layers, gold=gold, seed=seed)

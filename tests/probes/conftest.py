@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.linear_model  # noqa: F401 - loaded before threads are limited, which reaches loaded libraries only
 import torch
 import transformers
 from threadpoolctl import threadpool_limits
