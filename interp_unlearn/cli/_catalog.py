@@ -21,9 +21,9 @@ def list_models_command(ctx: typer.Context) -> None:
         return
     from interp_unlearn.zoo import list_models
 
-    table = Table("name", "in the cache", "about")
-    for entry in list_models():
-        table.add_row(entry.name, "yes" if entry.is_cached() else "no", entry.about)
+    table = Table("name", "in the cache", "licence", "about")
+    for row in list_models():
+        table.add_row(row["name"], "yes" if row["ready"] else "no", row["licence"], row["summary"])
     console.print(table)
     console.print("Fetch one with: interp-unlearn models fetch NAME", highlight=False)
 
@@ -46,9 +46,9 @@ def list_worlds_command(ctx: typer.Context) -> None:
         return
     from interp_unlearn.worlds import list_worlds
 
-    table = Table("name", "about")
-    for name, about in list_worlds().items():
-        table.add_row(name, about)
+    table = Table("name", "needs a data folder", "about")
+    for row in list_worlds():
+        table.add_row(row["name"], "yes" if row["needs_data"] else "no", row["summary"])
     console.print(table)
     console.print("Look into one with: interp-unlearn worlds show NAME", highlight=False)
 

@@ -9,4 +9,101 @@ from rich.table import Table
 
 from interp_unlearn.cli._console import console, friendly, progress_bar
 
-sae_app = typer.Typer(help="Train, evaluate and read sparse autoencoders.", no_args_is_help=True)
+sae_app = typer.Typer(help="Train, evaluate and read sparse autoencoders (SAEs).", no_args_is_help=True)
+
+
+@sae_app.command("train")
+@friendly
+def train_command(
+    recipe: Path = typer.Argument(help="TOML recipe, see saes/ for the shipped ones."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder of the SAE; a second call continues an interrupted training."),
+) -> None:
+    """Collect activations of the recipe's texts, then train an SAE through sae-lens and save it in SAELens format."""
+    from interp_unlearn.hooked import text_windows, write_store
+    from interp_unlearn.latents import SAETrainConfig, recipe_texts, train_sae
+    from interp_unlearn.zoo import open_model
+
+    config = SAETrainConfig.from_toml(recipe)
+    texts = recipe_texts(config, recipe.parent)
+    with progress_bar() as progress:
+        progress("opening the model", 0, 0)
+        model = open_model(config.model)
+        windows = text_windows(model, texts, config.context)[: max(1, config.max_tokens // config.context)]
+        store = write_store(
+            model, windows, config.site, out / "activations", mask_policy=config.mask_policy, progress=progress
+        )
+    train_sae(config, out, data=store)
+    console.print(f"SAE: {out}", highlight=False, soft_wrap=True)
+
+
+@sae_app.command("eval")
+@friendly
+def eval_command(
+    sae: str = typer.Argument(help="Shipped name or SAELens folder."),
+    text: Path = typer.Argument(help="Held-out text file."),
+    model: str = typer.Option("smollm2-135m", help="The model that the SAE was trained on."),
+    max_tokens: int = typer.Option(20_000, help="Use so many tokens at most."),
+    length: int = typer.Option(128, help="Tokens per sequence."),
+) -> None:
+    """Explained variance, L0, dead latents and recovered loss of an SAE on TEXT."""
+    from interp_unlearn._core import DataError
+    from interp_unlearn.hooked import text_windows
+    from interp_unlearn.latents import evaluate_sae, load_sae
+    from interp_unlearn.zoo import open_model
+
+    if not text.exists():
+        raise DataError(f"{text} does not exist; give a text file")
+    opened = open_model(model)
+    loaded = load_sae(sae)
+    loaded.check_fits(opened)
+    windows = text_windows(opened, text.read_text(encoding="utf-8"), length)[: max(1, max_tokens // length)]
+    report = evaluate_sae(loaded, opened, windows)
+    table = Table("measure", "value", title=f"{sae} on {text.name}")
+    for name, value in report.to_json().items():
+        if isinstance(value, (int, float)):
+            table.add_row(name.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value))
+    console.print(table)
+
+
+@sae_app.command("scores")
+@friendly
+def scores_command(
+    sae: str = typer.Argument(help="Shipped name or SAELens folder."),
+    model: str = typer.Option("smollm2-135m", help="The model that the SAE was trained on."),
+    world: list[str] = typer.Option(["countries", "people"], help="Worlds whose entities are compared with invented ones."),
+    top: int = typer.Option(10, help="Show so many latents a side."),
+) -> None:
+    """Latents that tell known entities from invented ones (Ferrando et al., arXiv 2411.14257)."""
+    from interp_unlearn.hooked import capture, span_last_token
+    from interp_unlearn.latents import generic_rate, load_sae, separation_scores
+    from interp_unlearn.worlds import fill_mention, load_world
+    from interp_unlearn.zoo import open_model
+
+    opened = open_model(model)
+    loaded = load_sae(sae)
+    loaded.check_fits(opened)
+    latents: dict[bool, list] = {True: [], False: []}
+    types: dict[bool, list[str]] = {True: [], False: []}
+    texts: list[str] = []
+    for name in world:
+        found = load_world(name, tokenizer=opened.tokenizer)
+        texts += found.text_train
+        templates = [t for t in found.templates if not t.relation and t.split == "train"]
+        for known, entities in ((True, found.entities), (False, found.unknown)):
+            mentions = [fill_mention(t, e) for e in entities for t in templates if t.type == e.type]
+            batch = opened.batch([m.text for m in mentions])
+            columns = span_last_token(batch, [m.name_span for m in mentions])
+            rows = capture(opened, batch, [loaded.site], positions=columns, batch_size=64)[loaded.site][:, 0]
+            latents[known].append(loaded.encode(rows))
+            types[known] += [t.type for e in entities for t in templates if t.type == e.type]
+    import torch
+
+    generic = generic_rate(loaded, opened, texts)
+    scores = separation_scores(
+        torch.cat(latents[True]), torch.cat(latents[False]), types[True], types[False], generic_rate=generic
+    )
+    table = Table("side", "latent", "general score", title=f"{sae}: known against unknown entities")
+    for side in ("known", "unknown"):
+        for latent, score in zip(*scores.top(side, top), strict=True):
+            table.add_row(side, str(int(latent)), f"{float(score):.3f}")
+    console.print(table)

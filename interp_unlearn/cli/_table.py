@@ -1,4 +1,4 @@
-"""The table that a run prints: the report's headline table, on the terminal."""
+"""The table that a run prints: the report's headline table, turned so that it fits a terminal."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ from interp_unlearn.runs import RunFolder
 
 
 def print_table(folders: Sequence[RunFolder]) -> None:
-    """Print one headline table per target: original, each method, gold."""
+    """Print one table per target: a line per question, a column per model (original, each method, gold)."""
     for comparison in compare([read_run(folder.path) for folder in folders]):
         head = headline(comparison)
-        shown = [i for i, _ in enumerate(head.columns) if any(not row.cells[i].missing for row in head.rows)]
-        table = Table(title=comparison.title, title_justify="left", padding=(0, 1))
-        table.add_column("model")
-        for i in shown:
-            column = head.columns[i]
-            table.add_column(f"{column.group}\n{column.label}".replace("neigh-bours", "neighbours"), justify="right")
+        table = Table(title=comparison.title, title_justify="left", padding=(0, 1), show_edge=False)
+        table.add_column("")
         for row in head.rows:
-            table.add_row(row.name, *(row.cells[i].text + (" *" if row.cells[i].best else "") for i in shown))
+            table.add_column(row.name, justify="right")
+        table.add_column("forgotten looks like", style="dim")
+        group = ""
+        for i, column in enumerate(head.columns):
+            if all(row.cells[i].missing for row in head.rows):
+                continue
+            if column.group != group:
+                group = column.group
+                table.add_section()
+            label = f"{column.group}: {column.label}".replace("neigh-bours", "neighbours")
+            cells = (row.cells[i].text + ("*" if row.cells[i].best else "") for row in head.rows)
+            table.add_row(label, *cells, column.forgotten)
         console.print(table)
         if any(cell.best for row in head.rows for cell in row.cells):
             console.print("* nearest to gold among the methods", highlight=False)
+        console.print()

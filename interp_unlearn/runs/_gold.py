@@ -8,12 +8,13 @@ from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._measure import measure_phase, measure_relearning
 from interp_unlearn.runs._workbench import Progress, Workbench
+from interp_unlearn.worlds import TinyWorldConfig
 from interp_unlearn.zoo import tinyworld_model
 
 
 def has_gold(bench: Workbench) -> bool:
     """Whether the model's training set is ours, so that it can be retrained without the target."""
-    return bench.model.source.get("zoo") == "tinyworld" and bench.world.name == "tinyworld"
+    return bench.model.source.get("model") == "tinyworld" and bench.world.name == "tinyworld"
 
 
 def measure_gold(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress) -> None:
@@ -23,7 +24,8 @@ def measure_gold(config: RunConfig, out: RunFolder, bench: Workbench, progress: 
     shared = RunFolder(out.path.parent / f".gold-{config.shared_key}")
     if not shared.finished("gold"):
         progress("retraining without the target (gold)", 0, 0)
-        gold = replace(bench, model=tinyworld_model(exclude=bench.task.target, progress=progress), originals={})
+        settings = TinyWorldConfig(**config.world.options)
+        gold = replace(bench, model=tinyworld_model(settings, bench.task.target, progress), originals={})
         measure_phase(config, shared, gold, "gold", progress)
         if config.evidence.relearn:
             shared.save_tables(measure_relearning(config, gold, "gold", progress))

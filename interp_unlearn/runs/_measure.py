@@ -116,5 +116,5 @@ def measure_evidence(config: RunConfig, out: RunFolder, bench: Workbench, progre
             found.append(lens_evidence(tables[0], tables[1], where=name, gold=tables[2], seed=config.seed))
     curves = {who: out.table(f"relearn.{who}") for who in ("after", "control", "before", "gold")}
     if curves["after"] is not None and curves["control"] is not None:
-        found.append(relearn_evidence(curves["after"], curves["control"], original=curves["before"], gold=curves["gold"]))
+        found.append(relearn_evidence(curves["after"], curves["control"], curves["before"], curves["gold"], seed=config.seed))
     return found

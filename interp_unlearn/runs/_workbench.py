@@ -14,8 +14,8 @@ from interp_unlearn.hooked import HookedModel
 from interp_unlearn.latents import SAE, load_sae
 from interp_unlearn.runs._config import ModelSpec, RunConfig
 from interp_unlearn.runs._local_sae import local_sae
-from interp_unlearn.worlds import Knowledge, Task, World, known, load_world, make_task, require_known
-from interp_unlearn.zoo import open_model
+from interp_unlearn.worlds import Knowledge, TinyWorldConfig, Task, World, known, load_world, make_task
+from interp_unlearn.zoo import open_model, tinyworld_model
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) as work goes on; total 0 means unknown."""
@@ -82,8 +82,11 @@ def open_workbench(config: RunConfig, progress: Progress = silent) -> Workbench:
         ConfigError, DataError, ModelError: If something named does not exist or does not fit.
     """
     progress("opening the model", 0, 0)
-    model = open_model(config.model.name, adapter=config.model.adapter, delta=config.model.delta)
-    world = load_world(config.world.name, data_dir=config.world.data_dir, tokenizer=model.tokenizer)
+    model = _open(config, progress)
+    progress("loading the world", 0, 0)
+    world = load_world(
+        config.world.name, data_dir=config.world.data_dir, tokenizer=model.tokenizer, **config.world.options
+    )
     entities = [world.entity(name).id for name in config.target.entities]
     progress("asking what the model knows", 0, 0)
     knowledge = _knowledge(config.model, model, world, config)
@@ -95,18 +98,24 @@ def open_workbench(config: RunConfig, progress: Progress = silent) -> Workbench:
         tokenizer=model.tokenizer,
         n_known=config.world.n_known,
         n_unknown=config.world.n_unknown,
+        known_facts=knowledge.known_facts if config.evidence.require_known else None,
         known_ids=knowledge.known_entities(),
     )
-    if config.evidence.require_known:
-        require_known(model, task)
     bench = Workbench(model, world, task)
     for role, name in (("main", config.latents.sae), ("second", config.latents.second)):
         if name == "train":
-            bench.saes[role] = local_sae(model, world, role, config.seed, progress)
+            progress(f"training a small SAE ({role})", 0, 0)
+            bench.saes[role] = local_sae(model, world, role, config.seed)
         elif name:
             bench.saes[role] = load_sae(name)
             bench.saes[role].check_fits(model)
     return bench
+
+
+def _open(config: RunConfig, progress: Progress) -> HookedModel:
+    if config.model.name == "tinyworld" and config.world.name == "tinyworld":
+        return tinyworld_model(TinyWorldConfig(**config.world.options), progress=progress)
+    return open_model(config.model.name, adapter=config.model.adapter, delta=config.model.delta)
 
 
 def _knowledge(spec: ModelSpec, model: HookedModel, world: World, config: RunConfig) -> Knowledge:

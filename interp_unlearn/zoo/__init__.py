@@ -11,3 +11,5 @@ from interp_unlearn.zoo._entries import ZooEntry as ZooEntry
 from interp_unlearn.zoo._entries import list_models as list_models
 from interp_unlearn.zoo._fetch import fetch_model as fetch_model
 from interp_unlearn.zoo._open import open_model as open_model
+from interp_unlearn.zoo._tinyworld import tinyworld_model as tinyworld_model
+from interp_unlearn.zoo._tinyworld import tinyworld_tokenizer as tinyworld_tokenizer

@@ -95,6 +95,13 @@ ZOO: dict[str, ZooEntry] = {
             hub_id="google/gemma-3-270m",
             seconds=90,
         ),
+        ZooEntry(
+            name="tinyworld",
+            kind="trained",
+            summary="a 4-layer Llama-shaped model trained here on the generated facts of TinyWorld (gold models exist)",
+            licence="Apache-2.0",
+            seconds=90,
+        ),
     )
 }
 
@@ -124,7 +131,9 @@ def list_models() -> list[dict[str, Any]]:
 
     rows = []
     for entry in ZOO.values():
-        if entry.package is not None:
+        if entry.kind == "trained":
+            source, ready = "trained here", any((cache_dir() / entry.name).glob("*/manifest.json"))
+        elif entry.package is not None:
             source, ready = "packages " + ", ".join(entry.package.requirements), is_valid(model_folder(entry.name))
         else:
             source, ready = f"hub {entry.hub_id}", _in_hub_cache(str(entry.hub_id))

@@ -17,6 +17,7 @@ from interp_unlearn.zoo._entries import ZOO, entry_of, model_folder
 from interp_unlearn.zoo._fetch import converted_gguf, fetch_from_hub, fetch_model
 from interp_unlearn.zoo._load import as_dtype, load_folder, load_tokenizer
 from interp_unlearn.zoo._manifest import is_valid, read_manifest, sha256_of
+from interp_unlearn.zoo._tinyworld import TINYWORLD, tinyworld_model
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -59,6 +60,8 @@ def open_model(
         >>> model = open_model("smollm2-135m")
         >>> edited = open_model("smollm2-135m", delta="runs/japan/delta.safetensors")
     """
+    if x == TINYWORLD and isinstance(x, str):
+        return tinyworld_model()
     if isinstance(x, nn.Module):
         module, name, source = x, type(x).__name__, {"kind": "module", "model": type(x).__name__}
         tokenizer = load_tokenizer(tokenizer) if tokenizer is not None else None
