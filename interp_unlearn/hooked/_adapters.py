@@ -92,14 +92,14 @@ def make_bridge(model: HookedModel) -> Any:
             mirrored,
             type(inner).__name__,
             hf_config=mirrored.config,
-            tokenizer=copy.deepcopy(model.tokenizer),
             device=model.device,
             model_name=model.name,
         )
     except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
         raise ModelError(f"TransformerLens cannot bridge {type(inner).__name__}: {error}") from error
     tokens = (torch.arange(4, device=model.device)[None] + 1) % shape.d_vocab
-    bridge.cfg.default_prepend_bos = _adds_bos(model.tokenizer)  # the same text gives the same tokens
+    if model.tokenizer is not None:
+        _give_tokenizer(bridge, model.tokenizer, sources)
     mine, theirs = model.forward(tokens).float(), bridge(tokens).float()
     gap = float((mine - theirs).abs().max() / mine.abs().max().clamp(min=1e-6))
     if not gap <= (0.1 if model.dtype in (torch.float16, torch.bfloat16) else 1e-3):
@@ -109,10 +109,18 @@ def make_bridge(model: HookedModel) -> Any:
     return bridge
 
 
-def _adds_bos(tokenizer: Any) -> bool:
-    if tokenizer is None or tokenizer.bos_token_id is None:
-        return False
-    return tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+def _give_tokenizer(bridge: Any, tokenizer: Any, sources: Any) -> None:
+    """Set a copy of the tokenizer, so that the same text gives the same tokens here and there.
+
+    Building the bridge with a tokenizer would load it anew by its name, perhaps over the network, and add a BOS token.
+    """
+    mine = copy.deepcopy(tokenizer)
+    if mine.pad_token is None:
+        mine.pad_token = mine.eos_token or mine.convert_ids_to_tokens(0)
+    bridge.tokenizer = mine
+    prepends, appends = sources.detect_tokenizer_bos_eos(mine)
+    bridge.cfg.tokenizer_prepends_bos, bridge.cfg.tokenizer_appends_eos = prepends, appends
+    bridge.cfg.default_prepend_bos = prepends
 
 
 def make_nnsight(model: HookedModel) -> Any:

@@ -161,11 +161,13 @@ def tokenize(
         add_special_tokens: Whether the tokenizer adds its BOS/EOS.
 
     Raises:
-        DataError: If a text is empty or longer than ``max_length``.
+        DataError: If a text is empty or longer than ``max_length``, or the tokenizer has no offsets.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     if not texts:
         raise DataError("no text given")
+    if not getattr(tokenizer, "is_fast", True):
+        raise DataError(f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer (use_fast=True)")
     encoded = tokenizer(texts, add_special_tokens=add_special_tokens, return_offsets_mapping=True, padding=False)
     ids: list[list[int]] = encoded["input_ids"]
     for text, row in zip(texts, ids, strict=True):
@@ -201,6 +203,8 @@ def span_last_token(batch: Batch, spans: Sequence[tuple[int, int]]) -> Int[Tenso
     """
     if batch.offsets is None:
         raise DataError("character spans need a batch made from texts, not from token ids")
+    if len(spans) != len(batch):
+        raise DataError(f"{len(spans)} spans for {len(batch)} prompts")
     columns = []
     for row, (start, end) in enumerate(spans):
         attended = batch.attended[row].tolist()

@@ -1,6 +1,6 @@
 """Tiny random models of every listed family, and tokenizers made on the spot."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -66,6 +66,15 @@ def make_module(family: str, seed: int = 0, **changes: Any) -> Any:
 def shared_model(family: str) -> HookedModel:
     """One model per family for tests that only read."""
     return wrap(make_module(family), name=family)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny models lose more to waiting for threads than they win."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=sorted(FAMILIES))
@@ -141,3 +150,10 @@ def tokenizer() -> Any:
 
 def hook_count(module: torch.nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
+
+
+def untyped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function as users call it: without the run-time check of its annotations that the suite installs."""
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function

@@ -132,7 +132,7 @@ def test_layer_parameters(llama):
     names = [n for n, _ in llama.layer_parameters([1])]
     assert names and all(n.startswith("model.layers.1.") for n in names)
     assert [n for n, _ in llama.layer_parameters([])] == []
-    assert [n for n, _ in llama.layer_parameters([-1])][0].startswith("model.layers.2.")
+    assert next(n for n, _ in llama.layer_parameters([-1])).startswith("model.layers.2.")
     with pytest.raises(SiteError, match="0…2"):
         list(llama.layer_parameters([3]))
 
