@@ -1,0 +1,206 @@
+"""What an objective, a gradient transform and a sampler must offer, and what the loop gives them.
+
+The loop asks the sampler for indices, the objective for loss parts at these indices, back-propagates part by part,
+lets the
+transforms rewrite the gradient, and takes one optimiser step. Anything a method needs from the *original* weights it
+computes
+in ``prepare``, which runs before the first step; on resume it runs again, on the original weights, before the state
+is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from interp_unlearn._core import Registry
+from interp_unlearn.hooked import HookedModel
+from interp_unlearn.worlds._types import Task
+
+Side = Literal["forget", "retain"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that can be drawn into a step: a prompt with its labels, so that samplers can pair by topic.
+
+    Attributes:
+        entity: Entity id, or empty (general text).
+        relation: Relation asked, or empty.
+        kind: What the item is for, e.g. ``"answer"``, ``"known"``, ``"unknown"``, ``"text"``.
+    """
+
+    entity: str = ""
+    relation: str = ""
+    kind: str = "answer"
+
+
+@dataclass(frozen=True)
+class Pools:
+    """What an objective can be asked about; draws are indices into these."""
+
+    forget: tuple[Item, ...]
+    retain: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Indices of one step into `Pools`."""
+
+    forget: tuple[int, ...]
+    retain: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One summand of a step's loss, back-propagated on its own (its graph is freed before the next part runs).
+
+    Attributes:
+        side: Whether it forgets or retains; transforms may ask for both gradients apart.
+        loss: Scalar with graph, weights included.
+        terms: Unweighted values for the log.
+    """
+
+    side: Side
+    loss: Tensor
+    terms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What ``prepare`` receives.
+
+    Attributes:
+        model: The opened model, with its original weights.
+        task: Target, references, questions and text.
+        recipe: The recipe (a `Recipe`).
+        saes: The SAEs given by the user, by site; empty when none.
+        trained: Parameters that the optimiser moves, by name.
+        pools: The objective's pools (empty while the objective itself prepares).
+        seed: The recipe's seed.
+    """
+
+    model: HookedModel
+    task: Task
+    recipe: Any
+    saes: Mapping[str, Any]
+    trained: Mapping[str, nn.Parameter]
+    pools: Pools
+    seed: int
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a transform receives at each step.
+
+    Attributes:
+        step: Index of the step, from 0.
+        lr: Learning rate of this step.
+        trained: Parameters that the optimiser moves.
+        before: Their values before this step.
+        optimizer: The AdamW instance (its state holds the moments, by parameter).
+        sides: Gradients of the forget and the retain parts apart, if a transform asked for them
+            (`Transform.wants_sides`).
+    """
+
+    step: int
+    lr: float
+    trained: Mapping[str, nn.Parameter]
+    before: Mapping[str, Tensor]
+    optimizer: torch.optim.AdamW
+    sides: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+class Objective:
+    """Base of objectives: options, references, loss parts.
+
+    Subclasses set `Options` (a frozen dataclass) and define `prepare` and `parts`.
+    """
+
+    Options: ClassVar[type]
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @property
+    def uses_retain(self) -> bool:
+        """Whether `parts` reads the retain side of a draw; if not, no retain data is needed."""
+        return False
+
+    def prepare(self, ctx: Context) -> Pools:
+        """Compute everything that depends on the original weights, once; return what can be drawn."""
+        raise NotImplementedError
+
+    def parts(self, draw: Draw) -> Iterator[Part]:
+        """Yield the summands of the loss at ``draw``."""
+        raise NotImplementedError
+
+    def stop_levels(self) -> dict[str, float]:
+        """Term name to the value below which going on would be over-fitting, for `Stop` without a number."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that change during training and cannot be recomputed from the original weights."""
+        return {}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state` returned."""
+
+
+class Transform:
+    """Base of gradient transforms, applied in the recipe's order between back-propagation and the optimiser."""
+
+    Options: ClassVar[type]
+    wants_sides: ClassVar[bool] = False
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def prepare(self, ctx: Context) -> None:
+        """Check that the combination is possible and compute what depends on the original weights."""
+
+    def __call__(self, grads: dict[str, Tensor], ctx: StepContext) -> dict[str, Tensor]:
+        """Return the gradient that the optimiser shall see; every trained parameter has an entry."""
+        raise NotImplementedError
+
+    def after_step(self, ctx: StepContext) -> None:
+        """Correct the weights after the optimiser's step (momentum and decay move what has no gradient)."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that change during training (histories, masks found on the way)."""
+        return {}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state` returned."""
+
+
+class Sampler:
+    """Base of samplers: which items meet in which step.
+
+    A draw is a pure function of seed and step, so resuming needs no position.
+    """
+
+    Options: ClassVar[type]
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def prepare(self, pools: Pools, *, batch_size: int, retain_batch_size: int, seed: int) -> None:
+        """Remember the pools; nothing is drawn yet."""
+        self.pools = pools
+        self.batch_size = batch_size
+        self.retain_batch_size = retain_batch_size
+        self.seed = seed
+
+    def draw(self, step: int) -> Draw:
+        """Indices of step ``step`` (from 0)."""
+        raise NotImplementedError
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry("objective")
+TRANSFORMS: Registry[type[Transform]] = Registry("transform")
+SAMPLERS: Registry[type[Sampler]] = Registry("sampler")

@@ -1,0 +1,182 @@
+"""The parameters that move: the model's own, or LoRA factors over a frozen base.
+
+Outside a step the user's module looks as it did before: same modules, same parameter names, ``requires_grad`` as it
+was. LoRA
+layers sit in the module tree during a step only; between steps their product is merged into the weights. So a
+capture, an
+evaluation or a diff at any moment sees the current model at its own site names, and what goes to disk is always the
+merged
+delta: changed weights by their original names, readable without peft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interp_unlearn._core import ConfigError, FileFormatError, optional_import
+from interp_unlearn.hooked import HookedModel
+from interp_unlearn.unlearn._trainable import Trainable, select
+
+
+@contextmanager
+def only_trainable(module: nn.Module, trained: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Gradient for ``trained`` alone and evaluation mode; flags and modes are put back afterwards."""
+    flags = {p: p.requires_grad for p in module.parameters()}
+    modes = [(m, m.training) for m in module.modules()]
+    wanted = set(trained.values())
+    try:
+        for parameter in flags:
+            parameter.requires_grad_(parameter in wanted)
+        module.eval()
+        yield
+    finally:
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+        for child, mode in modes:
+            child.training = mode
+
+
+class WeightSet:
+    """The model's own parameters.
+
+    Attributes:
+        trained: Parameters that the optimiser moves, by name.
+        originals: Values of all weights that may change, on the CPU.
+    """
+
+    def __init__(self, model: HookedModel, policy: Trainable) -> None:
+        self.model = model
+        self.trained: dict[str, nn.Parameter] = select(model, policy)
+        self.originals = {name: p.detach().to("cpu", copy=True) for name, p in self.trained.items()}
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """The module as training needs it."""
+        with only_trainable(self.model.module, self.trained):
+            yield
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The module's parameters that may change, by real name."""
+        return dict(self.trained)
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put values into the trained parameters."""
+        for name, parameter in self.trained.items():
+            if name not in tensors or tensors[name].shape != parameter.shape:
+                raise FileFormatError(
+                    f"the saved state does not fit this recipe: {name} is missing or has another shape"
+                )
+            parameter.copy_(tensors[name])
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the original weights back."""
+        for name, parameter in self.trained.items():
+            parameter.copy_(self.originals[name])
+
+
+class LoraSet:
+    """LoRA factors made by peft over the chosen linear layers; the merged product is in the module between steps."""
+
+    def __init__(self, model: HookedModel, policy: Trainable, seed: int) -> None:
+        self.model = model
+        module = model.module
+        names = select(model, policy)
+        paths = [name.removesuffix(".weight") for name in names if name.endswith(".weight")]
+        paths = [p for p in paths if hasattr(module.get_submodule(p), "weight") and names[f"{p}.weight"].dim() == 2]
+        if not paths:
+            raise ConfigError(
+                "trainable.lora_rank is set, but the chosen parameters hold no linear layer; choose e.g. 'mlp_out'"
+            )
+        peft = optional_import("peft", "lora", "training through LoRA")
+        flags = {p: p.requires_grad for p in module.parameters()}
+        had_config = hasattr(module, "peft_config")
+        base = {path: module.get_submodule(path) for path in paths}
+        conv1d = any(type(m).__name__ == "Conv1D" for m in base.values())
+        config = peft.LoraConfig(
+            r=policy.lora_rank,
+            lora_alpha=policy.lora_alpha,
+            target_modules=paths,
+            lora_dropout=0.0,
+            fan_in_fan_out=conv1d,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            peft.inject_adapter_in_model(config, module, adapter_name="interp_unlearn")
+        self.layers: dict[str, Any] = {path: module.get_submodule(path) for path in paths}
+        self.base = base
+        self._uninstall()
+        if not had_config:
+            del module.peft_config
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+        self.originals = {f"{path}.weight": self._weight(path).detach().to("cpu", copy=True) for path in paths}
+        self.trained: dict[str, nn.Parameter] = {}
+        for path, layer in self.layers.items():
+            for factor in ("lora_A", "lora_B"):
+                self.trained[f"{path}.{factor}"] = getattr(layer, factor)["interp_unlearn"].weight
+
+    def _weight(self, path: str) -> nn.Parameter:
+        weight = self.base[path].weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+    def _put(self, modules: Mapping[str, nn.Module]) -> None:
+        for path, module in modules.items():
+            parent, _, child = path.rpartition(".")
+            setattr(self.model.module.get_submodule(parent), child, module)
+
+    def _uninstall(self) -> None:
+        self._put(self.base)
+
+    @torch.no_grad()
+    def _merge(self) -> None:
+        for path, layer in self.layers.items():
+            weight, original = self._weight(path), self.originals[f"{path}.weight"]
+            weight.copy_(original.to(weight.device) + layer.get_delta_weight("interp_unlearn").to(weight.dtype))
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Base weights and LoRA layers in the module tree; merged weights and the user's own modules afterwards."""
+        with torch.no_grad():
+            for path in self.layers:
+                self._weight(path).copy_(self.originals[f"{path}.weight"])
+        self._put(self.layers)
+        try:
+            with only_trainable(self.model.module, self.trained):
+                yield
+        finally:
+            self._uninstall()
+            self._merge()
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The module's parameters that may change, by real name."""
+        return {f"{path}.weight": self._weight(path) for path in self.layers}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put values into the LoRA factors and merge them."""
+        for name, parameter in self.trained.items():
+            if name not in tensors or tensors[name].shape != parameter.shape:
+                raise FileFormatError(
+                    f"the saved state does not fit this recipe: {name} is missing or has another shape"
+                )
+            parameter.copy_(tensors[name])
+        self._merge()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the original weights back."""
+        for path in self.layers:
+            self._weight(path).copy_(self.originals[f"{path}.weight"])
+
+
+def trained_set(model: HookedModel, policy: Trainable, seed: int) -> WeightSet | LoraSet:
+    """The set of parameters that ``policy`` asks for."""
+    return LoraSet(model, policy, seed) if policy.lora_rank else WeightSet(model, policy)

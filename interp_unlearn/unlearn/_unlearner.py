@@ -1,0 +1,308 @@
+"""`Unlearner`: the one loop that runs every recipe, one step at a time, resumable at any step."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp_unlearn._core import ConfigError, DataError, FileFormatError, TrainingDivergedError, config_hash
+from interp_unlearn.hooked import HookedModel
+from interp_unlearn.unlearn._protocols import OBJECTIVES, SAMPLERS, TRANSFORMS, Context, Pools, Side, StepContext
+from interp_unlearn.unlearn._recipe import Recipe
+from interp_unlearn.unlearn._trained import only_trainable, trained_set
+from interp_unlearn.worlds._types import Task, to_json
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Unlearner:
+    """Runs ``recipe`` on ``model`` in place.
+
+    References (answer log-probabilities, activations, means of latents) are computed here, once, from the weights the
+    model
+    has now; no second model is kept. To resume after a kill: open the model with its original weights again, make the
+    `Unlearner` with the same task and recipe, and `load_state`.
+
+    Args:
+        model: A language model; its weights change in place (`restore` undoes that).
+        task: What to forget and what to keep.
+        recipe: How.
+        sae: One SAE or several (each knows its site), for objectives that read latents.
+
+    Raises:
+        ConfigError: If recipe, model and SAE do not fit together.
+        DataError: If the forget set is empty, or the objective needs retain data that the task lacks.
+    """
+
+    def __init__(self, model: HookedModel, task: Task, recipe: Recipe, sae: Any = None) -> None:
+        self.model = model
+        self.task = task
+        self.recipe = recipe
+        self.step_index = 0
+        self._stopped = False
+        self._smoothed = 0.0
+        self._warned = False
+        given: Sequence[Any] = () if sae is None else sae if isinstance(sae, (list, tuple)) else (sae,)
+        self._set = trained_set(model, recipe.trainable, recipe.seed)
+        self.objective = OBJECTIVES[recipe.objective](recipe.options)
+        saes = {s.site: s for s in given}
+        context = Context(model, task, recipe, saes, self._set.trained, Pools(()), recipe.seed)
+        with torch.no_grad(), only_trainable(model.module, {}):
+            self.pools = self.objective.prepare(context)
+            self._check_pools()
+            context = Context(model, task, recipe, saes, self._set.trained, self.pools, recipe.seed)
+            self.transforms = [TRANSFORMS[name](options) for name, options in recipe.transforms]
+            for transform in self.transforms:
+                transform.prepare(context)
+        self.sampler = SAMPLERS[recipe.sampler](recipe.sampler_options)
+        self.sampler.prepare(
+            self.pools, batch_size=recipe.batch_size, retain_batch_size=recipe.retain_batch_size, seed=recipe.seed
+        )
+        self._check_stop()
+        self._optimizer = torch.optim.AdamW(
+            list(self._set.trained.values()), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
+        )
+        self._before = {name: p.detach().clone() for name, p in self._set.trained.items()}
+
+    def _check_pools(self) -> None:
+        if not self.pools.forget:
+            raise DataError(
+                "the forget set is empty: the task has no training question or mention of the target; "
+                "choose another target, other relations, or a world with training templates"
+            )
+        if self.objective.uses_retain and not self.pools.retain:
+            raise DataError(
+                f"objective {self.recipe.objective!r} needs retain data, but the task has none; give known reference "
+                "entities, or set the weight of the retain term to 0"
+            )
+
+    def _check_stop(self) -> None:
+        stop = self.recipe.stop
+        self._stop_level: float | None = None
+        if stop is None:
+            return
+        self._stop_level = stop.below if stop.below is not None else self.objective.stop_levels().get(stop.term)
+        if self._stop_level is None:
+            raise ConfigError(
+                f"recipe.stop.below is missing and objective {self.recipe.objective!r} offers no level of its own "
+                "for the term "
+                f"{stop.term!r}; give a number"
+            )
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps were taken or the stop rule fired."""
+        return self._stopped or self.step_index >= self.recipe.steps
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the stop rule fired."""
+        return self._stopped
+
+    @property
+    def stop_level(self) -> float | None:
+        """The level under which the stop rule fires, or None without a rule."""
+        return self._stop_level
+
+    @property
+    def eval_due(self) -> bool:
+        """Whether the recipe asks for an evaluation now (after the step just taken)."""
+        every = self.recipe.eval_every
+        return every > 0 and self.step_index > 0 and self.step_index % every == 0
+
+    def step(self) -> dict[str, float]:
+        """Take one optimiser step.
+
+        Returns:
+            ``loss`` (weighted sum), every term of the objective, ``grad_norm`` (before clipping), ``lr``.
+
+        Raises:
+            TrainingDivergedError: If the loss or the gradient is not finite; the weights of the last finite loss are
+                kept.
+            ConfigError: If the run is already done.
+        """
+        if self.done:
+            raise ConfigError(f"the run is done after {self.step_index} steps; make a new Unlearner to go on")
+        recipe, trained = self.recipe, self._set.trained
+        lr = recipe.learning_rate(self.step_index)
+        with self._set.installed():
+            grads, sides, record = self._gradients()
+            with torch.no_grad():
+                for name, parameter in trained.items():
+                    self._before[name].copy_(parameter)
+                context = StepContext(self.step_index, lr, trained, self._before, self._optimizer, sides)
+                for transform in self.transforms:
+                    grads = transform(grads, context)
+                norm = math.sqrt(sum(float(g.double().square().sum()) for g in grads.values()))
+                self._check_finite(norm, "gradient")
+                if norm == 0 and not self._warned:
+                    self._warned = True
+                    warnings.warn(
+                        f"nothing moved: the gradient of objective {recipe.objective!r} is exactly zero at step "
+                        f"{self.step_index}; check that the trained parameters lie at or below the layer of the loss",
+                        stacklevel=2,
+                    )
+                scale = min(1.0, recipe.clip / (norm + 1e-6)) if recipe.clip else 1.0
+                for name, parameter in trained.items():
+                    parameter.grad = grads[name] * scale
+                for group in self._optimizer.param_groups:
+                    group["lr"] = lr
+                self._optimizer.step()
+                self._optimizer.zero_grad(set_to_none=True)
+                for transform in self.transforms:
+                    transform.after_step(context)
+        self.step_index += 1
+        self._follow(record)
+        return {**record, "grad_norm": norm, "lr": lr}
+
+    def _gradients(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, float]]:
+        """Back-propagate part by part; gradients in sum, by side where a transform asks, and the log record."""
+        trained = self._set.trained
+        total = {name: torch.zeros_like(p) for name, p in trained.items()}
+        apart = any(t.wants_sides for t in self.transforms)
+        sides: dict[str, dict[str, Tensor]] = {}
+        if apart:
+            known: tuple[Side, ...] = ("forget", "retain")
+            sides = {side: {name: torch.zeros_like(p) for name, p in trained.items()} for side in known}
+        loss, record = 0.0, {}
+        for part in self.objective.parts(self.sampler.draw(self.step_index)):
+            value = float(part.loss.detach())
+            for term, number in part.terms.items():
+                self._check_finite(number, term)
+            self._check_finite(value, f"{part.side} loss")
+            loss += value
+            record.update(part.terms)
+            if not part.loss.requires_grad:
+                continue
+            found = torch.autograd.grad(part.loss, list(trained.values()), allow_unused=True)
+            for name, gradient in zip(trained, found, strict=True):
+                if gradient is not None:
+                    total[name] += gradient
+                    if apart:
+                        sides[part.side][name] += gradient
+        return total, sides, {"loss": loss, **record}
+
+    @torch.no_grad()
+    def _check_finite(self, value: float, what: str) -> None:
+        if math.isfinite(value):
+            return
+        for name, parameter in self._set.trained.items():
+            parameter.copy_(self._before[name])
+        kept = "the original weights" if self.step_index < 2 else f"the weights after step {self.step_index - 2}"
+        raise TrainingDivergedError(
+            f"the {what} is {value} at step {self.step_index} of objective {self.recipe.objective!r}; "
+            f"{kept} (the last with a finite loss) were kept. Lower recipe.lr (now {self.recipe.lr:g}) or recipe.steps"
+        )
+
+    def _follow(self, record: Mapping[str, float]) -> None:
+        """Update the smoothed term of the stop rule."""
+        stop = self.recipe.stop
+        if stop is None or self._stop_level is None:
+            return
+        if stop.term not in record:
+            raise ConfigError(
+                f"recipe.stop.term is {stop.term!r}, but the objective logs {', '.join(record)}; use one of these"
+            )
+        self._smoothed = stop.smoothing * self._smoothed + (1 - stop.smoothing) * record[stop.term]
+        mean = self._smoothed / (1 - stop.smoothing**self.step_index)
+        self._stopped = self.step_index >= stop.min_steps and mean < self._stop_level
+
+    # -- weights and state -------------------------------------------------------------------------------------------
+
+    @property
+    def originals(self) -> dict[str, Tensor]:
+        """Original values of the weights that may change, by real parameter name, on the CPU."""
+        return self._set.originals
+
+    def changed(self) -> dict[str, Tensor]:
+        """Current values of the weights that may have changed, by real parameter name, as CPU copies (LoRA: merged)."""
+        return {name: p.detach().to("cpu", copy=True) for name, p in self._set.weights().items()}
+
+    def restore(self) -> None:
+        """Put the original weights back into the model."""
+        self._set.restore()
+
+    def _facts(self) -> dict[str, str]:
+        return {"recipe": config_hash(self.recipe.to_dict()), "task": config_hash(to_json(self.task))}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What an exact resume needs beyond the original weights: tensors for safetensors, facts for JSON."""
+        tensors = {f"trained/{name}": p.detach().to("cpu", copy=True) for name, p in self._set.trained.items()}
+        tensors.update({f"before/{name}": t.to("cpu", copy=True) for name, t in self._before.items()})
+        for name, parameter in self._set.trained.items():
+            for moment, value in self._optimizer.state.get(parameter, {}).items():
+                tensors[f"adamw/{moment}/{name}"] = torch.as_tensor(value).detach().to("cpu", copy=True)
+        tensors.update({f"objective/{k}": v for k, v in self.objective.state().items()})
+        for i, transform in enumerate(self.transforms):
+            tensors.update({f"transform/{i}/{k}": v for k, v in transform.state().items()})
+        facts = {"kind": "unlearner", "step": self.step_index, "stopped": self._stopped, "smoothed": self._smoothed}
+        return tensors, {**facts, "warned": self._warned, **self._facts()}
+
+    def load_state(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken.
+
+        Raises:
+            FileFormatError: If the state belongs to another recipe or task, or lacks tensors.
+        """
+        mine = self._facts()
+        for what in ("recipe", "task"):
+            if facts.get("kind") != "unlearner" or facts.get(what) != mine[what]:
+                raise FileFormatError(
+                    f"the saved state belongs to another {what}; resume with the files of its own run folder"
+                )
+        under = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+        self._set.load(under("trained/"))
+        for name, tensor in under("before/").items():
+            self._before[name].copy_(tensor)
+        self.step_index = int(facts["step"])
+        self._stopped, self._smoothed = bool(facts["stopped"]), float(facts["smoothed"])
+        self._warned = bool(facts["warned"])
+        if self.step_index:
+            self._load_moments(tensors)
+        self.objective.load_state(under("objective/"))
+        for i, transform in enumerate(self.transforms):
+            transform.load_state(under(f"transform/{i}/"))
+
+    def _load_moments(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._set.trained.items():
+            missing = [m for m in (*MOMENTS, "step") if f"adamw/{m}/{name}" not in tensors]
+            if missing:
+                raise FileFormatError(
+                    f"the saved state lacks the optimiser's {missing[0]} of {name}; it may be truncated"
+                )
+            moments = {m: tensors[f"adamw/{m}/{name}"].to(parameter.device, copy=True) for m in MOMENTS}
+            self._optimizer.state[parameter] = {"step": tensors[f"adamw/step/{name}"].clone(), **moments}
+
+
+def unlearn(
+    model: HookedModel,
+    task: Task,
+    recipe: Recipe,
+    sae: Any = None,
+    on_step: Callable[[Unlearner, dict[str, float]], None] | None = None,
+) -> Unlearner:
+    """Run a whole recipe.
+
+    Args:
+        model: A language model, changed in place.
+        task: What to forget and what to keep.
+        recipe: How.
+        sae: SAE or SAEs for objectives that read latents.
+        on_step: Called after each step with the unlearner and the step's numbers.
+
+    Returns:
+        The finished `Unlearner` (`changed`, `restore`).
+    """
+    unlearner = Unlearner(model, task, recipe, sae)
+    while not unlearner.done:
+        record = unlearner.step()
+        if on_step is not None:
+            on_step(unlearner, record)
+    return unlearner

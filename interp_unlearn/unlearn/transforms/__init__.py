@@ -1,0 +1,4 @@
+"""Gradient transforms. Importing this package registers them all."""
+
+from interp_unlearn.unlearn.transforms.clip_by_module import ClipByModule as ClipByModule
+from interp_unlearn.unlearn.transforms.mask import Mask as Mask
