@@ -31,8 +31,8 @@ class Labelled:
         values: The numbers, one dimension per axis (a scalar has none).
         axes: Labels of each dimension.
         n: How many samples (prompts or tokens) each value rests on.
-        mask_policy: Token-mask policy of the activations behind it (``"all"``, ``"content"``, ``"inner"``, a named position,
-            or ``"-"`` where no tokens are involved).
+        mask_policy: Token-mask policy of the activations behind it (``"all"``, ``"content"``, ``"inner"``,
+            a named position, or ``"-"`` where no tokens are involved).
         config: Settings that produced it.
         seed: Seed, if any randomness was involved.
         note: A sentence on how to read it.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from interp_unlearn.cli._console import console, friendly, progress_bar
+from interp_unlearn.cli._console import console, friendly
 
 
 @friendly
@@ -14,23 +14,24 @@ def capture_command(
     model: str = typer.Argument(help="Zoo name, path or hub id."),
     text: Path = typer.Argument(help="Text file; documents are separated by blank lines."),
     site: str = typer.Option(..., "--site", "-s", help="For example blocks.12.hook_resid_post."),
-    out: Path = typer.Option(..., "--out", "-o", help="Folder of the store; a second call continues an unfinished one."),
+    out: Path = typer.Option(
+        ..., "--out", "-o", help="Folder of the store; a second call continues an unfinished one."
+    ),
     length: int = typer.Option(128, help="Tokens per sequence."),
     batch_size: int = typer.Option(16, help="Sequences per forward pass."),
     mask_policy: str = typer.Option("inner", help="all, content or inner (see the documentation of token masks)."),
 ) -> None:
     """Write the activations of TEXT at one site into an on-disk store that resumes after a kill."""
     from interp_unlearn._core import DataError
-    from interp_unlearn.hooked import write_store
-    from interp_unlearn.hooked import text_windows
+    from interp_unlearn.hooked import MASK_POLICIES, write_store
+    from interp_unlearn.latents import token_rows
     from interp_unlearn.zoo import open_model
 
     if not text.exists():
         raise DataError(f"{text} does not exist; give a text file")
+    if mask_policy not in MASK_POLICIES:
+        raise DataError(f"--mask-policy {mask_policy} is not one of {', '.join(MASK_POLICIES)}")
     opened = open_model(model)
-    windows = text_windows(opened, text.read_text(encoding="utf-8"), length)
-    with progress_bar() as progress:
-        store = write_store(
-            opened, windows, site, out, batch_size=batch_size, mask_policy=mask_policy, progress=progress
-        )
+    rows = token_rows(opened, text.read_text(encoding="utf-8").split("\n\n"), length)
+    store = write_store(opened, rows, site, out, batch_size=batch_size, mask_policy=mask_policy)
     console.print(f"{len(store)} rows of {site} in {out}", highlight=False, soft_wrap=True)

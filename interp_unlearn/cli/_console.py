@@ -28,14 +28,19 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     if not console.is_terminal:
         last = [""]
 
-        def lines(what: str, done: int, total: int) -> None:
+        def lines(what: str, _done: int, total: int) -> None:
             if what != last[0]:
                 last[0] = what
                 print(f"· {what}" + (f" ({total} steps)" if total else ""), flush=True)
 
         yield lines
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[count]}"))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[count]}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None, count="")
 
@@ -60,7 +65,9 @@ def friendly(command: F) -> F:
             errors.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            errors.print("\nInterrupted; what was done is saved. Continue with: interp-unlearn resume RUN", highlight=False)
+            errors.print(
+                "\nInterrupted; what was done is saved. Continue with: interp-unlearn resume RUN", highlight=False
+            )
             raise typer.Exit(130) from error
 
     return wrapped  # type: ignore[return-value]

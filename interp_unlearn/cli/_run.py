@@ -12,7 +12,9 @@ from interp_unlearn.cli._table import print_table
 
 @friendly
 def run_command(
-    config: Path = typer.Argument(help="TOML file with [model], [world], [target] and one [recipe] or several [[recipe]]."),
+    config: Path = typer.Argument(
+        help="TOML file with [model], [world], [target] and one [recipe] or several [[recipe]]."
+    ),
     out: Path | None = typer.Option(None, "--out", "-o", help="Folder of the run; default runs/<config name>."),
 ) -> None:
     """Forget what CONFIG says, look inside before and after, attack, and write a report.
@@ -46,7 +48,11 @@ def run_command(
     configs = load_configs(config)
     folder = out or Path("runs") / config.stem
     with progress_bar() as progress:
-        done = run_many(configs, folder, progress=progress) if len(configs) > 1 else [run(configs[0], folder, progress=progress)]
+        done = (
+            run_many(configs, folder, progress=progress)
+            if len(configs) > 1
+            else [run(configs[0], folder, progress=progress)]
+        )
         progress("writing the report", 0, 0)
         report = write_report([d.path for d in done], folder / "report.html")
     print_table(done)

@@ -16,22 +16,29 @@ sae_app = typer.Typer(help="Train, evaluate and read sparse autoencoders (SAEs).
 @friendly
 def train_command(
     recipe: Path = typer.Argument(help="TOML recipe, see saes/ for the shipped ones."),
-    out: Path = typer.Option(..., "--out", "-o", help="Folder of the SAE; a second call continues an interrupted training."),
+    out: Path = typer.Option(
+        ..., "--out", "-o", help="Folder of the SAE; a second call continues an interrupted training."
+    ),
 ) -> None:
     """Collect activations of the recipe's texts, then train an SAE through sae-lens and save it in SAELens format."""
-    from interp_unlearn.hooked import text_windows, write_store
-    from interp_unlearn.latents import SAETrainConfig, recipe_texts, train_sae
+    from interp_unlearn._core import ConfigError
+    from interp_unlearn.hooked import write_store
+    from interp_unlearn.latents import SAETrainConfig, token_rows, train_sae
     from interp_unlearn.zoo import open_model
 
     config = SAETrainConfig.from_toml(recipe)
-    texts = recipe_texts(config, recipe.parent)
+    files = sorted({file for pattern in config.texts for file in recipe.parent.glob(pattern)})
+    if not files:
+        raise ConfigError(
+            f"texts of {recipe} match no file; name text files relative to the recipe, e.g. ['corpus/*.txt']"
+        )
     with progress_bar() as progress:
         progress("opening the model", 0, 0)
         model = open_model(config.model)
-        windows = text_windows(model, texts, config.context)[: max(1, config.max_tokens // config.context)]
-        store = write_store(
-            model, windows, config.site, out / "activations", mask_policy=config.mask_policy, progress=progress
-        )
+        documents = [d for file in files for d in file.read_text(encoding="utf-8").split("\n\n")]
+        rows = token_rows(model, documents, config.context)[: max(1, config.max_tokens // config.context)]
+        progress(f"collecting activations of {len(rows)} rows", 0, 0)
+    store = write_store(model, rows, config.site, out / "activations", mask_policy=config.mask_policy)
     train_sae(config, out, data=store)
     console.print(f"SAE: {out}", highlight=False, soft_wrap=True)
 
@@ -47,7 +54,6 @@ def eval_command(
 ) -> None:
     """Explained variance, L0, dead latents and recovered loss of an SAE on TEXT."""
     from interp_unlearn._core import DataError
-    from interp_unlearn.hooked import text_windows
     from interp_unlearn.latents import evaluate_sae, load_sae
     from interp_unlearn.zoo import open_model
 
@@ -56,10 +62,10 @@ def eval_command(
     opened = open_model(model)
     loaded = load_sae(sae)
     loaded.check_fits(opened)
-    windows = text_windows(opened, text.read_text(encoding="utf-8"), length)[: max(1, max_tokens // length)]
-    report = evaluate_sae(loaded, opened, windows)
+    documents = text.read_text(encoding="utf-8").split("\n\n")
+    report = evaluate_sae(loaded, opened, documents, max_tokens=max_tokens, context=length)
     table = Table("measure", "value", title=f"{sae} on {text.name}")
-    for name, value in report.to_json().items():
+    for name, value in report.to_dict().items():
         if isinstance(value, (int, float)):
             table.add_row(name.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value))
     console.print(table)
@@ -70,10 +76,14 @@ def eval_command(
 def scores_command(
     sae: str = typer.Argument(help="Shipped name or SAELens folder."),
     model: str = typer.Option("smollm2-135m", help="The model that the SAE was trained on."),
-    world: list[str] = typer.Option(["countries", "people"], help="Worlds whose entities are compared with invented ones."),
+    world: list[str] = typer.Option(
+        ["countries", "people"], help="Worlds whose entities are compared with invented ones."
+    ),
     top: int = typer.Option(10, help="Show so many latents a side."),
 ) -> None:
     """Latents that tell known entities from invented ones (Ferrando et al., arXiv 2411.14257)."""
+    import torch
+
     from interp_unlearn.hooked import capture, span_last_token
     from interp_unlearn.latents import generic_rate, load_sae, separation_scores
     from interp_unlearn.worlds import fill_mention, load_world
@@ -82,7 +92,7 @@ def scores_command(
     opened = open_model(model)
     loaded = load_sae(sae)
     loaded.check_fits(opened)
-    latents: dict[bool, list] = {True: [], False: []}
+    latents: dict[bool, list[torch.Tensor]] = {True: [], False: []}
     types: dict[bool, list[str]] = {True: [], False: []}
     texts: list[str] = []
     for name in world:
@@ -96,14 +106,15 @@ def scores_command(
             rows = capture(opened, batch, [loaded.site], positions=columns, batch_size=64)[loaded.site][:, 0]
             latents[known].append(loaded.encode(rows))
             types[known] += [t.type for e in entities for t in templates if t.type == e.type]
-    import torch
-
     generic = generic_rate(loaded, opened, texts)
     scores = separation_scores(
-        torch.cat(latents[True]), torch.cat(latents[False]), types[True], types[False], generic_rate=generic
+        torch.cat(latents[True]), torch.cat(latents[False]), types[True], types[False], generic=generic
     )
     table = Table("side", "latent", "general score", title=f"{sae}: known against unknown entities")
-    for side in ("known", "unknown"):
-        for latent, score in zip(*scores.top(side, top), strict=True):
-            table.add_row(side, str(int(latent)), f"{float(score):.3f}")
+    for side, chosen, score in (
+        ("known", scores.top_known(top), scores.general_known),
+        ("unknown", scores.top_unknown(top), scores.general_unknown),
+    ):
+        for latent in chosen:
+            table.add_row(side, str(latent), f"{float(score[latent]):.3f}")
     console.print(table)

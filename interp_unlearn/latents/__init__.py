@@ -23,6 +23,7 @@ from interp_unlearn.latents._sae import SAE as SAE
 from interp_unlearn.latents._scores import SeparationScores as SeparationScores
 from interp_unlearn.latents._scores import firing_rate as firing_rate
 from interp_unlearn.latents._scores import separation_scores as separation_scores
+from interp_unlearn.latents._text import token_rows as token_rows
 from interp_unlearn.latents._train import ActivationSource as ActivationSource
 from interp_unlearn.latents._train import TensorSource as TensorSource
 from interp_unlearn.latents._train import train_sae as train_sae

@@ -24,7 +24,12 @@ class ModelSpec:
     delta: str | None = None
 
     def __post_init__(self) -> None:
-        _need(isinstance(self.name, str) and bool(self.name), "model.name", self.name, "give a zoo name, a path or a hub id")
+        _need(
+            isinstance(self.name, str) and bool(self.name),
+            "model.name",
+            self.name,
+            "give a zoo name, a path or a hub id",
+        )
         _need(not (self.adapter and self.delta), "model.adapter", self.adapter, "give an adapter or a delta, not both")
 
 
@@ -37,7 +42,8 @@ class WorldSpec:
         data_dir: Folder with data files for worlds that need them.
         n_known: Known entities used as references and neighbours, half of them held out for evaluation.
         n_unknown: Unknown entities, split likewise.
-        options: Passed to `load_world`, e.g. ``seed``; for TinyWorld the fields of `TinyWorldConfig`, which decide its model too.
+        options: Passed to `load_world`, e.g. ``seed``; for TinyWorld the fields of `TinyWorldConfig`, which
+            decide its model too.
     """
 
     name: str = "countries"
@@ -74,7 +80,8 @@ class LatentsSpec:
     """Sparse autoencoders.
 
     Attributes:
-        sae: A shipped name, a folder in SAELens format, ``"train"`` (a small one, trained and cached: for TinyWorld), or None.
+        sae: A shipped name, a folder in SAELens format, ``"train"`` (a small one, trained and cached,
+            for TinyWorld), or None.
         second: Another SAE that judges but is never trained against, or None.
     """
 
@@ -111,8 +118,8 @@ class RunConfig:
 
     Attributes:
         name: Name of the run and of its folder.
-        recipe: Fields of a `Recipe`; those not given take the tuned defaults of the objective for the opened model, and the
-            whole recipe is then saved as ``recipe.json``.
+        recipe: Fields of a `Recipe`; those not given take the tuned defaults of the objective for the opened
+            model, and the whole recipe is then saved as ``recipe.json``.
         target: What to forget.
         seed: Decides splits, training and attacks.
         model: Which model.
@@ -147,7 +154,7 @@ class RunConfig:
 
     @property
     def shared_key(self) -> str:
-        """Hash of everything but the name and the recipe: runs that share it share the measurements of original and gold."""
+        """Hash of all but name and recipe: runs that share it share the measurements of original and gold."""
         return config_hash({k: v for k, v in self.to_dict().items() if k not in ("name", "recipe")})
 
     @classmethod
@@ -159,7 +166,7 @@ class RunConfig:
         """
         _known_keys(data, {f.name for f in dataclasses.fields(cls)}, "")
         if "recipe" not in data:
-            raise ConfigError("recipe is missing; add a table [recipe] with at least: objective = \"npo\"")
+            raise ConfigError('recipe is missing; add a table [recipe] with at least: objective = "npo"')
         if "target" not in data:
             raise ConfigError('target is missing; add a table [target] with: entities = ["Japan"]')
         recipe = {k: v for k, v in _table(data, "recipe").items() if k != "name"}
@@ -232,7 +239,7 @@ def _section(kind: type[S], data: Mapping[str, Any], key: str) -> S:
     _known_keys(table, set(names), f"{key}.")
     for name, value in table.items():
         expected = _default_type(kind, name)
-        if expected is not None and not isinstance(value, expected) or (isinstance(value, bool) and expected is int):
+        if (expected is not None and not isinstance(value, expected)) or (isinstance(value, bool) and expected is int):
             raise ConfigError(f"{key}.{name} = {value!r}: expected {getattr(expected, '__name__', expected)}")
     return kind(**table)
 

@@ -70,7 +70,7 @@ class RunFolder:
             raise FileFormatError(f"{path} holds no run folder; give a folder made by: interp-unlearn run CONFIG")
         return [RunFolder.open(p) for p in found]
 
-    # -- config, status, events -----------------------------------------------------------------------------------------
+    # -- config, status, events --------------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
         """The saved config with versions."""
@@ -118,7 +118,7 @@ class RunFolder:
         for event in kept:
             append_jsonl(self.path / "events.jsonl", event)
 
-    # -- results --------------------------------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------------------------
 
     def save_tables(self, tables: Iterable[Labelled]) -> None:
         """Write each table to ``tables/<name>.json``."""
@@ -147,7 +147,7 @@ class RunFolder:
         """Read the mention activations of one phase."""
         return Activations.load(self.path / "activations" / phase)
 
-    # -- weights --------------------------------------------------------------------------------------------------------
+    # -- weights -----------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write the training state; the pointer file changes last, so a kill leaves the old or the new state whole."""
@@ -180,7 +180,7 @@ class RunFolder:
         return read_tensors(self.path / "delta.safetensors")
 
     def link_phase_from(self, other: RunFolder, phase: str) -> None:
-        """Take over the tables and activations of ``phase`` from another folder (hard links where possible, else copies)."""
+        """Take over tables and activations of ``phase`` from another folder (hard links where possible, else copies)."""
         files = [*other.path.glob(f"tables/*.{phase}.json"), *other.path.glob(f"activations/{phase}/*")]
         for file in files:
             _link(file, self.path / file.relative_to(other.path))

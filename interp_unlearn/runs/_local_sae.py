@@ -1,4 +1,4 @@
-"""A small SAE for a model that has no shipped one: trained on the world's own sentences, cached, never on evaluation text."""
+"""A small SAE for a model that has no shipped one: trained on the world's own sentences, and cached."""
 
 from __future__ import annotations
 
@@ -51,4 +51,3 @@ def sae_texts(world: World) -> list[str]:
             answer = answers.get((entity.id, template.relation))
             out.append(f"{text} {answer}" if answer else text)
     return [*out, *world.text_train]
-

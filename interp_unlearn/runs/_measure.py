@@ -1,4 +1,4 @@
-"""What a run measures, phase by phase. Each function returns or saves labelled results; nothing here decides anything."""
+"""What a run measures, phase by phase; each function returns or saves labelled results."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from interp_unlearn._core import Evidence, Labelled
 from interp_unlearn.attacks import RelearnConfig, relearn, relearn_evidence
 from interp_unlearn.diff import compare_activations, compare_latents, compare_weights
 from interp_unlearn.hooked import HookedModel
-from interp_unlearn.metrics import behaviour_by_prompt, behaviour_change, behaviour_intervals, text_loss, text_loss_change
-from interp_unlearn.metrics import PromptScores
+from interp_unlearn.metrics import (
+    PromptScores,
+    behaviour_by_prompt,
+    behaviour_change,
+    behaviour_intervals,
+    text_loss,
+    text_loss_change,
+)
 from interp_unlearn.probes import lens_evidence, logit_lens, logit_lens_grid, mention_activations, run_probes
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._folder import RunFolder
@@ -116,5 +122,7 @@ def measure_evidence(config: RunConfig, out: RunFolder, bench: Workbench, progre
             found.append(lens_evidence(tables[0], tables[1], where=name, gold=tables[2], seed=config.seed))
     curves = {who: out.table(f"relearn.{who}") for who in ("after", "control", "before", "gold")}
     if curves["after"] is not None and curves["control"] is not None:
-        found.append(relearn_evidence(curves["after"], curves["control"], curves["before"], curves["gold"], seed=config.seed))
+        found.append(
+            relearn_evidence(curves["after"], curves["control"], curves["before"], curves["gold"], seed=config.seed)
+        )
     return found

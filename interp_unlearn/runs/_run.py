@@ -1,7 +1,7 @@
 """`run` and `resume`: from a config to a finished run folder, part by part.
 
-Each part writes its files and is then marked as finished; a killed run continues with the first unfinished part, training from
-its last checkpoint. On the CPU the final weights are bit for bit those of an uninterrupted run.
+Each part writes its files and is then marked as finished; a killed run continues with the first unfinished part,
+training from its last checkpoint. On the CPU the final weights are bit for bit those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def run_many(configs: Sequence[RunConfig], folder: str | Path, *, progress: Prog
         out = RunFolder(folder / config.name)
         if not ((out.path / "config.json").exists() and out.status()["state"] == "done"):
             bench = bench or open_workbench(config, progress)
-        done.append(run(config, out.path, bench=bench, progress=lambda w, d, t, n=config.name: progress(f"{n}: {w}", d, t)))
+        done.append(
+            run(config, out.path, bench=bench, progress=lambda w, d, t, n=config.name: progress(f"{n}: {w}", d, t))
+        )
     return done
 
 
@@ -171,8 +173,10 @@ def _recipe(config: RunConfig, out: RunFolder, bench: Workbench) -> Recipe:
     return recipe
 
 
-def _train(out: RunFolder, unlearner: Unlearner, bench: Workbench, progress: Progress, checkpoint_seconds: float) -> None:
-    """Train to the end from the last checkpoint; save the weights, also the last good ones of a failure; restore the model."""
+def _train(
+    out: RunFolder, unlearner: Unlearner, bench: Workbench, progress: Progress, checkpoint_seconds: float
+) -> None:
+    """Train to the end from the last checkpoint; save the weights, even of a failure; restore the model."""
     saved = out.checkpoint()
     out.drop_events_after(saved[0] if saved else -1)
     last_save = time.monotonic()

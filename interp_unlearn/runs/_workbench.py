@@ -14,7 +14,7 @@ from interp_unlearn.hooked import HookedModel
 from interp_unlearn.latents import SAE, load_sae
 from interp_unlearn.runs._config import ModelSpec, RunConfig
 from interp_unlearn.runs._local_sae import local_sae
-from interp_unlearn.worlds import Knowledge, TinyWorldConfig, Task, World, known, load_world, make_task
+from interp_unlearn.worlds import Knowledge, Task, TinyWorldConfig, World, known, load_world, make_task
 from interp_unlearn.zoo import open_model, tinyworld_model
 
 Progress = Callable[[str, int, int], None]
@@ -33,7 +33,7 @@ class Workbench:
         model: The model.
         world: Its ground truth.
         task: The data of the run.
-        saes: SAE of the recipe and of the evidence (``"main"``), another for judging only (``"second"``); either may be absent.
+        saes: SAE of the recipe and the evidence (``"main"``), another for judging only (``"second"``), where given.
         originals: Original values of the tensors that an edited model has replaced, while it is loaded.
     """
 

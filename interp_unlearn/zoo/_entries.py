@@ -128,11 +128,12 @@ def model_folder(name: str) -> Path:
 def list_models() -> list[dict[str, Any]]:
     """The zoo as rows with ``name``, ``summary``, ``licence``, ``source`` and ``ready`` (no fetch needed)."""
     from interp_unlearn.zoo._manifest import is_valid
+    from interp_unlearn.zoo._tinyworld import is_trained
 
     rows = []
     for entry in ZOO.values():
         if entry.kind == "trained":
-            source, ready = "trained here", any((cache_dir() / entry.name).glob("*/manifest.json"))
+            source, ready = "trained here", is_trained()
         elif entry.package is not None:
             source, ready = "packages " + ", ".join(entry.package.requirements), is_valid(model_folder(entry.name))
         else:

@@ -17,13 +17,8 @@ import torch
 from interp_unlearn._core import FileFormatError, ModelError, cache_dir
 from interp_unlearn.zoo._entries import GgufPackage, entry_of, model_folder
 from interp_unlearn.zoo._load import quiet_transformers
-from interp_unlearn.zoo._tinyworld import tinyworld_folder
 from interp_unlearn.zoo._manifest import is_valid, new_folder, sha256_of, write_manifest
-
-
-def _every(what: str, done: int, total: int) -> None:
-    if done % 60 == 0 or done == total:
-        _say(f"{what}: step {done} of {total}", True)
+from interp_unlearn.zoo._tinyworld import tinyworld_folder
 
 
 def fetch_model(name: str, *, force: bool = False, progress: bool = True) -> Path:
@@ -43,7 +38,7 @@ def fetch_model(name: str, *, force: bool = False, progress: bool = True) -> Pat
     """
     entry = entry_of(name)
     if entry.kind == "trained":
-        return tinyworld_folder(progress=None if not progress else lambda what, done, total: _every(what, done, total))
+        return tinyworld_folder(progress=None if progress else lambda *_: None)
     if entry.package is None:
         return fetch_from_hub(str(entry.hub_id))
     folder = model_folder(name)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from interp_unlearn._core import cache_dir, config_hash, numpy_rng, seed_everything, write_json
+from interp_unlearn._core import cache_dir, config_hash, numpy_rng, seed_everything
 from interp_unlearn.hooked import HookedModel, wrap
-from interp_unlearn.worlds._tinyworld import (
-    TinyWorldConfig,
-    tinyworld,
-    tinyworld_sentences,
-    tinyworld_vocabulary,
-)
-from interp_unlearn.worlds._types import Target
-from interp_unlearn.zoo._load import load_folder
+from interp_unlearn.worlds import Target, TinyWorldConfig, tinyworld
+from interp_unlearn.worlds._tinyworld import hidden_facts, tinyworld_sentences, tinyworld_vocabulary
+from interp_unlearn.zoo._load import load_folder, load_tokenizer
+from interp_unlearn.zoo._manifest import is_valid, new_folder, write_manifest
 
 TINYWORLD = "tinyworld"
 MIX = {"facts": 0.7, "two_hop": 0.05, "mentions": 0.17, "text": 0.08}
 """Share of each kind of sentence in a training batch."""
+THREADS = 2
+"""Threads used for training, whatever the machine has: sums in another order would give other weights."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -38,36 +35,36 @@ def tinyworld_tokenizer() -> Any:
     inner = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=60))
     inner.normalizer = normalizers.Strip()
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    inner.post_processor = processors.TemplateProcessing(single="[BOS] $A", special_tokens=[("[BOS]", vocabulary["[BOS]"])])
+    bos = [("[BOS]", vocabulary["[BOS]"])]
+    inner.post_processor = processors.TemplateProcessing(single="[BOS] $A", special_tokens=bos)
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]", padding_side="right"
-    )
-
-
-def excluded_facts(config: TinyWorldConfig, exclude: Target | None) -> frozenset[tuple[str, str]]:
-    """The (entity id, relation) pairs that a gold model for ``exclude`` must not see."""
-    if exclude is None:
-        return frozenset()
-    facts = tinyworld(config).facts
-    return frozenset(
-        (f.subject, f.relation)
-        for f in facts
-        if f.subject in exclude.entities and (not exclude.relations or f.relation in exclude.relations)
     )
 
 
 def tinyworld_folder(
     config: TinyWorldConfig | None = None, exclude: Target | None = None, progress: Progress | None = None
 ) -> Path:
-    """Folder of the trained model of `tinyworld_model`, trained now if it is not in the cache."""
+    """Folder of the trained model of `tinyworld_model`, trained now if it is not whole in the cache."""
     config = config or TinyWorldConfig()
-    hidden = excluded_facts(config, exclude)
-    text = config_hash(tinyworld_sentences(config))
-    key = {"config": config.to_dict(), "exclude": sorted(hidden), "text": text, "mix": MIX, "format": 1}
+    hidden = sorted(hidden_facts(tinyworld(config), exclude))
+    key = {
+        "config": config.to_dict(),
+        "hidden": hidden,
+        "text": config_hash(tinyworld_sentences(config)),
+        "vocabulary": config_hash(tinyworld_vocabulary()),
+        "mix": MIX,
+        "format": 2,
+    }
     folder = cache_dir() / TINYWORLD / config_hash(key)
-    if not (folder / "manifest.json").exists():
-        _train_into(folder, config, hidden, key, progress or (lambda *_: None))
+    if not is_valid(folder):
+        _train_into(folder, config, hidden, progress)
     return folder
+
+
+def is_trained() -> bool:
+    """Whether a TinyWorld model is whole in the cache."""
+    return any(is_valid(folder) for folder in sorted((cache_dir() / TINYWORLD).glob("*")))
 
 
 def tinyworld_model(
@@ -75,18 +72,19 @@ def tinyworld_model(
 ) -> HookedModel:
     """The model of a TinyWorld; with ``exclude``, its gold model, trained in the same way without the target's facts.
 
-    Trained once (about a minute and a half on two quiet cores) and cached by the hash of the config and of what was excluded.
+    Trained once (one to two minutes on two quiet cores) and cached by a hash of the config, the text and what was
+    left out.
 
     Args:
         config: Of world and model.
-        exclude: What the gold model must never see.
-        progress: Called with (what, done, total) while training.
+        exclude: What the gold model must never see; its entities stay mentioned, as unknown ones are.
+        progress: Called with (what, done, total) while training; default a bar on standard error.
     """
     config = config or TinyWorldConfig()
-    module, tokenizer = load_folder(tinyworld_folder(config, exclude, progress), torch.float32, tinyworld_tokenizer())
-    hidden = sorted(excluded_facts(config, exclude))
+    module, tokenizer = load_folder(tinyworld_folder(config, exclude, progress), torch.float32)
+    hidden = sorted(hidden_facts(tinyworld(config), exclude))
     source = {"kind": "zoo", "model": TINYWORLD, "config": config.to_dict(), "exclude": [list(pair) for pair in hidden]}
-    return wrap(module.eval(), tokenizer, name=TINYWORLD + (" (gold)" if hidden else ""), source=source)
+    return wrap(module, tokenizer, name=TINYWORLD + (" (gold)" if hidden else ""), source=source)
 
 
 def _architecture(config: TinyWorldConfig, d_vocab: int) -> Any:
@@ -108,23 +106,30 @@ def _architecture(config: TinyWorldConfig, d_vocab: int) -> Any:
 
 
 def _train_into(
-    folder: Path, config: TinyWorldConfig, hidden: frozenset[tuple[str, str]], key: dict[str, Any], progress: Progress
+    folder: Path, config: TinyWorldConfig, hidden: Collection[tuple[str, str]], progress: Progress | None
 ) -> None:
     from transformers import LlamaForCausalLM
 
-    tokenizer = tinyworld_tokenizer()
-    seed_everything(config.seed)
-    module = LlamaForCausalLM(_architecture(config, len(tokenizer)))
-    pools = {kind: _encode(tokenizer, texts) for kind, texts in tinyworld_sentences(config, hidden).items() if texts}
-    fit(module, pools, config, progress, "training the TinyWorld model" if not hidden else "training the gold model")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
-        made = Path(scratch) / "model"
-        module.save_pretrained(made)
-        tokenizer.save_pretrained(made)
-        write_json(made / "manifest.json", json.loads(json.dumps(key)))
-        if not folder.exists():
-            made.rename(folder)
+    tokenizer = load_tokenizer(tinyworld_tokenizer())
+    what = "training the TinyWorld model" if not hidden else "training the gold model"
+    random, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        seed_everything(config.seed)
+        module = LlamaForCausalLM(_architecture(config, len(tokenizer)))
+        sentences = tinyworld_sentences(config, frozenset(hidden))
+        pools = {kind: _encode(tokenizer, texts) for kind, texts in sentences.items() if texts}
+        with tqdm(total=config.steps, desc=what, disable=progress is not None, leave=False) as bar:
+            report = progress or (lambda _what, done, _total: bar.update(done - bar.n))
+            _fit(module, pools, config, report, what)
+    finally:
+        torch.set_num_threads(threads)
+        torch.random.set_rng_state(random)
+    with new_folder(folder) as temporary:
+        module.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        facts = {"name": TINYWORLD, "config": config.to_dict(), "hidden": [list(pair) for pair in hidden]}
+        write_manifest(temporary, facts)
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -136,15 +141,14 @@ def _encode(tokenizer: Any, texts: list[str]) -> tuple[Tensor, Tensor]:
     return tokens, attended
 
 
-def fit(
+def _fit(
     module: Any, pools: dict[str, tuple[Tensor, Tensor]], config: TinyWorldConfig, progress: Progress, what: str
 ) -> None:
     """Train on batches that mix the pools in fixed shares, with a one-cycle learning rate."""
     optimizer = torch.optim.AdamW(module.parameters(), lr=config.lr, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.steps, pct_start=0.1)
-    shares = {kind: MIX[kind] for kind in sorted(pools)}
-    total = sum(shares.values())
-    counts = {kind: max(1, round(config.batch_size * share / total)) for kind, share in shares.items()}
+    total = sum(MIX[kind] for kind in pools)
+    counts = {kind: max(1, round(config.batch_size * MIX[kind] / total)) for kind in sorted(pools)}
     orders = {kind: _Order(len(pools[kind][0]), config.seed, kind) for kind in counts}
     width = max(tokens.shape[1] for tokens, _ in pools.values())
     module.train()
