@@ -36,7 +36,17 @@ from interp_unlearn.hooked._parity import ParityReport as ParityReport
 from interp_unlearn.hooked._parity import parity as parity
 from interp_unlearn.hooked._positions import Positions as Positions
 from interp_unlearn.hooked._positions import columns_of as columns_of
+from interp_unlearn.hooked._quantile import Quantile as Quantile
+from interp_unlearn.hooked._quantile import TopK as TopK
 from interp_unlearn.hooked._sites import Site as Site
 from interp_unlearn.hooked._sites import SiteMap as SiteMap
+from interp_unlearn.hooked._stats import Covariance as Covariance
+from interp_unlearn.hooked._stats import FiringRate as FiringRate
+from interp_unlearn.hooked._stats import Mean as Mean
+from interp_unlearn.hooked._stats import Statistic as Statistic
+from interp_unlearn.hooked._stats import Variance as Variance
+from interp_unlearn.hooked._tally import Tally as Tally
+from interp_unlearn.hooked._tally import tally as tally
+from interp_unlearn.hooked._tally import unpack_ids as unpack_ids
 from interp_unlearn.hooked._tap import Taps as Taps
 from interp_unlearn.hooked._tap import tap as tap
