@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp_unlearn._core import DataError
 from interp_unlearn.hooked import Activations
-from interp_unlearn.probes import GROUPS
+from interp_unlearn.probes import GROUPS, features
 
 EVERYTHING = "all"
 
@@ -69,14 +69,15 @@ def pair(before: Activations, after: Activations, site: str) -> Pair:
         first, second = getattr(before, name), getattr(after, name)
         if first is not None and second is not None and not torch.equal(first.cpu(), second.cpu()):
             raise DataError(f"before and after have different {name}; capture both from the same inputs")
-    x, y = before.flat(site).detach().float().cpu(), after.flat(site).detach().float().cpu()
-    if x.shape != y.shape:
-        raise DataError(f"{site} has shape {tuple(x.shape)} before and {tuple(y.shape)} after; the models differ")
     labels = before.labels.get("group")
     if labels is None:
+        x, y = (phase.flat(site).detach().float().cpu() for phase in (before, after))
+    else:
+        x, y = features(before, site), features(after, site)
+    if x.shape != y.shape:
+        raise DataError(f"{site} has shape {tuple(x.shape)} before and {tuple(y.shape)} after; the models differ")
+    if labels is None:
         return Pair(x, y, {EVERYTHING: torch.arange(len(x))})
-    if len(labels) != len(x):
-        raise DataError(f"{site} has {len(x)} rows but {len(labels)} labels; capture one position per labelled row")
     group = np.asarray(list(labels), dtype=np.str_)
     names = [*(g for g in GROUPS if g in group), *sorted(set(group.tolist()) - set(GROUPS))]
     return Pair(x, y, {name: torch.from_numpy(np.flatnonzero(group == name)) for name in names})

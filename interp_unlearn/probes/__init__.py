@@ -53,6 +53,7 @@ from interp_unlearn.probes._rows import Rows as Rows
 from interp_unlearn.probes._rows import check_dictionary as check_dictionary
 from interp_unlearn.probes._rows import decode as decode
 from interp_unlearn.probes._rows import encode as encode
+from interp_unlearn.probes._rows import features as features
 from interp_unlearn.probes._rows import rows_of as rows_of
 from interp_unlearn.probes._run import run_probes as run_probes
 from interp_unlearn.probes._two_sample import indistinguishability as indistinguishability

@@ -15,7 +15,7 @@ from interp_unlearn._core import Axis, DataError, Evidence, Labelled, numpy_rng
 from interp_unlearn.hooked import HookedModel, answer_batch, capture
 from interp_unlearn.probes._bootstrap import mean_interval
 from interp_unlearn.probes._catalogue import evidence, missing
-from interp_unlearn.worlds._types import Prompt
+from interp_unlearn.worlds import Prompt
 
 MEASURES = ("logprob", "rank", "margin")
 POLICY = "last token of the prompt"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 from interp_unlearn._core import DataError
 from interp_unlearn.hooked import Activations, HookedModel, capture, span_last_token
 from interp_unlearn.probes._rows import GROUPS
-from interp_unlearn.worlds._types import Mention, Split, Task
+from interp_unlearn.worlds import Mention, Task
 
 LAST_TOKEN = "last token of the name"
 
@@ -23,7 +24,7 @@ def mention_activations(
     model: HookedModel,
     task: Task,
     sites: Sequence[str],
-    split: Split = "heldout",
+    split: Literal["train", "heldout"] = "heldout",
     batch_size: int = 16,
     *,
     after_name: int = 0,

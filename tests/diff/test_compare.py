@@ -66,6 +66,14 @@ def test_broken_models_give_nan_and_unlabelled_tokens_one_group(rows):
     assert table.n == 9
 
 
+def test_labelled_feature_maps_are_one_row_each():
+    maps = torch.randn(6, 3, 2, 2)
+    images = Activations({"conv1.output": maps}, labels={"group": ["target"] * 2 + ["known_eval"] * 4})
+    table = named(compare_activations(images, images))["diff.cosine_drift"]
+    assert table.config["rows"] == {"target": 2, "known_eval": 4}
+    np.testing.assert_allclose(table.values, 0, atol=1e-6)
+
+
 def test_rows_that_do_not_belong_together_are_refused(rows):
     before = rows()
     other = Activations(before.values, before.tokens, before.mask, before.positions, "all", {"group": GROUPS[::-1]})

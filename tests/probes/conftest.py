@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from interp_unlearn.hooked import Activations, HookedModel, wrap
-from interp_unlearn.worlds._types import Entity, Prompt, QASet, Target, Task, Template
+from interp_unlearn.worlds import Entity, Prompt, QASet, Target, Task, Template
 
 
 @pytest.fixture(autouse=True)
