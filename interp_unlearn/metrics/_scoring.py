@@ -135,12 +135,8 @@ def _shared(model: HookedModel, pairs: list[tuple[str, str]], batch_size: int) -
         cache = _score_first(model, run, sums)
         if cache is None:
             return None, "the module has no key–value cache that can be copied row by row"
-        longer = sorted(
-            ((g, row) for g, group in enumerate(run) for row in group.rows if len(row.suffix) > 1),
-            key=lambda item: len(item[1].suffix),
-        )
-        for start in range(0, len(longer), 2 * batch_size):
-            chosen = longer[start : start + 2 * batch_size]
+        longer = [(g, row) for g, group in enumerate(run) for row in group.rows if len(row.suffix) > 1]
+        for chosen in _chunks(longer, 2 * batch_size):
             _score_rest(model, len(run[0].prefix), cache, chosen, sums)
             if not checked:
                 checked = True
@@ -189,6 +185,19 @@ def _runs(groups: list[_Group], batch_size: int) -> Iterator[list[_Group]]:
         run.append(group)
     if run:
         yield run
+
+
+def _chunks(rows: list[tuple[int, _Row]], most: int) -> Iterator[list[tuple[int, _Row]]]:
+    """At most ``most`` rows at a time, equally long unless they are few, so that little is padded."""
+    chunk: list[tuple[int, _Row]] = []
+    for item in sorted(rows, key=lambda item: len(item[1].suffix)):
+        longer = bool(chunk) and len(item[1].suffix) > len(chunk[0][1].suffix)
+        if len(chunk) == most or (longer and len(chunk) >= 16):
+            yield chunk
+            chunk = []
+        chunk.append(item)
+    if chunk:
+        yield chunk
 
 
 def _score_first(model: HookedModel, run: list[_Group], sums: _Sums) -> Any:
