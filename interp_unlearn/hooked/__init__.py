@@ -45,8 +45,14 @@ from interp_unlearn.hooked._stats import FiringRate as FiringRate
 from interp_unlearn.hooked._stats import Mean as Mean
 from interp_unlearn.hooked._stats import Statistic as Statistic
 from interp_unlearn.hooked._stats import Variance as Variance
+from interp_unlearn.hooked._store import ActivationStore as ActivationStore
+from interp_unlearn.hooked._store import Manifest as Manifest
+from interp_unlearn.hooked._store_fill import weights_fingerprint as weights_fingerprint
+from interp_unlearn.hooked._store_fill import write_store as write_store
+from interp_unlearn.hooked._store_writer import StoreWriter as StoreWriter
 from interp_unlearn.hooked._tally import Tally as Tally
 from interp_unlearn.hooked._tally import tally as tally
 from interp_unlearn.hooked._tally import unpack_ids as unpack_ids
 from interp_unlearn.hooked._tap import Taps as Taps
 from interp_unlearn.hooked._tap import tap as tap
+from interp_unlearn.hooked._windows import text_windows as text_windows
