@@ -26,9 +26,9 @@ def random_dictionary(
     directions = torch.randn(d_sae, d_in, generator=generator(seed, "random dictionary", d_in, d_sae))
     directions = directions / directions.norm(dim=1, keepdim=True)
     centre = torch.zeros(d_in) if center is None else center
-    return SAE(
-        directions.T, torch.zeros(d_sae), directions, centre, kind="topk", k=k, site=site, name=f"random dictionary {d_sae}"
-    )  # fmt: skip
+    zero = torch.zeros(d_sae)
+    name = f"random dictionary {d_sae}"
+    return SAE(directions.T, zero, directions, centre, kind="topk", k=k, site=site, name=name)
 
 
 def pca_basis(
@@ -36,9 +36,9 @@ def pca_basis(
 ) -> SAE:
     """Principal components as a dictionary of non-negative latents.
 
-    A basis of d dimensions has at most d components, however wide the SAE it is compared with. Each component gives two
-    latents, one per sign (``relu(±u·(x − mean))``), so ``2 * components`` latents; with all components the reconstruction is
-    exact. Rows with a norm above ``massive_factor`` × the median are left out of the fit.
+    A space of d dimensions has at most d components, however wide the SAE it is compared with. Each component gives
+    two latents, one per sign (``relu(±u·(x − mean))``), so ``2 * components`` latents; with all components the
+    reconstruction is exact. Rows with a norm above ``massive_factor`` × the median are left out of the fit.
 
     Args:
         activations: Rows to fit, (n, d), n ≥ 2.

@@ -1,4 +1,4 @@
-"""How good an SAE is on held-out text: explained variance, L0, dead latents, and how much of the model's loss it keeps."""
+"""How good an SAE is on held-out text: explained variance, L0, dead latents, and the model's loss with it in place."""
 
 from __future__ import annotations
 

@@ -125,8 +125,8 @@ def _activation(
 ) -> tuple[SAEKind, Tensor, Tensor | None, int | None]:
     """Kind, encoder bias, threshold and k of an architecture.
 
-    A gated SAE with shared weights is a JumpReLU SAE (Rajamanoharan et al., arXiv 2404.16014): with ``e = exp(r_mag)`` its
-    magnitude path is ``a = u @ (W_enc * e) + b_mag``, and its gate opens where ``a > b_mag - e * b_gate``.
+    A gated SAE with shared weights is a JumpReLU SAE (Rajamanoharan et al., arXiv 2404.16014): with ``e = exp(r_mag)``
+    its magnitude path is ``a = u @ (W_enc * e) + b_mag``, and its gate opens where ``a > b_mag - e * b_gate``.
     """
     try:
         if architecture == "gated":

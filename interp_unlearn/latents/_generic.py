@@ -31,7 +31,7 @@ def generic_rate(
     """Fraction of documents where each latent fires at the last token of one random word.
 
     One whitespace-separated word is drawn from the first ``max_tokens`` tokens of each text, as in Ferrando et al.
-    (arXiv 2411.14257), who use 10,000 documents. The first word is left out, since its first token's activation is massive.
+    (arXiv 2411.14257), who use 10,000 documents. The first word is left out: the first token's activation is massive.
 
     Args:
         sae: The SAE.

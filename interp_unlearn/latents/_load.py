@@ -33,8 +33,8 @@ def load_sae(x: str | Path | SAE, sae_id: str | None = None) -> SAE:
     """Open an SAE.
 
     Args:
-        x: A shipped name (``"smollm2-135m"`` for the default of that model, or ``"smollm2-135m/<id>"``, see `list_saes`), a
-            folder in SAELens format, or, with ``sae_id``, a SAELens release. An `SAE` is returned as it is.
+        x: A shipped name (``"smollm2-135m"`` for the default of that model, or ``"smollm2-135m/<id>"``, see
+            `list_saes`), a folder in SAELens format, or, with ``sae_id``, a SAELens release. An `SAE` is returned.
         sae_id: Id within a SAELens release; this fetches from the hub through sae-lens.
 
     Raises:
@@ -61,8 +61,8 @@ def load_sae(x: str | Path | SAE, sae_id: str | None = None) -> SAE:
         if name in names:
             return read_sae(root / name, name)
     raise ConfigError(
-        f"unknown SAE {str(x)!r}{nearest(str(x), names)}; give a shipped name ({', '.join(names) or 'none installed'}), "
-        "a SAELens folder, or a SAELens release with sae_id"
+        f"unknown SAE {str(x)!r}{nearest(str(x), names)}; give a shipped name "
+        f"({', '.join(names) or 'none installed'}), a SAELens folder, or a SAELens release with sae_id"
     )
 
 

@@ -17,7 +17,7 @@ class ReferenceStats:
     """Means of latents over known (K) and unknown (U) prompts of the original model, without gradient.
 
     Attributes:
-        mu_K: Mean latents of known prompts, (m,). In `c` under its other name.
+        mu_K: Mean latents of known prompts, (m,); `c` is its other name.
         mu_U: Mean latents of unknown prompts, (m,).
         v: Mean of each latent over the unknown prompts where it fires, (m,); 0 where it never does.
         s: Squared distance between the two means, over `latents`; the natural unit of distance.

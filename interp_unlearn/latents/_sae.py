@@ -29,7 +29,8 @@ class SAE(nn.Module):
     - ``linear``: ``a`` (the identity basis).
 
     The reconstruction is ``(z @ W_dec + b_dec) / input_scale``. Every kind is differentiable in ``x``: the gradient of
-    ``z[j]`` is ``input_scale * W_enc[:, j]`` where latent j is on and exactly 0 where it is off. Parameters are float32 and frozen.
+    ``z[j]`` is ``input_scale * W_enc[:, j]`` where latent j is on and exactly 0 where it is off. Parameters are float32
+    and frozen.
 
     Attributes:
         W_enc: Encoder, (d_in, d_sae).
@@ -83,14 +84,9 @@ class SAE(nn.Module):
             raise ConfigError(f"kind {kind!r} with k={k}: topk needs 1 ≤ k ≤ {m}, other kinds no k")
         if not input_scale > 0:
             raise ConfigError(f"input_scale must be above 0, got {input_scale}")
-        self.W_enc = nn.Parameter(W_enc.detach().float().contiguous(), requires_grad=False)
-        self.b_enc = nn.Parameter(b_enc.detach().float().contiguous(), requires_grad=False)
-        self.W_dec = nn.Parameter(W_dec.detach().float().contiguous(), requires_grad=False)
-        self.b_dec = nn.Parameter(b_dec.detach().float().contiguous(), requires_grad=False)
-        frozen = (
-            None if threshold is None else nn.Parameter(threshold.detach().float().contiguous(), requires_grad=False)
-        )
-        self.register_parameter("threshold", frozen)
+        self.W_enc, self.b_enc = _frozen(W_enc), _frozen(b_enc)
+        self.W_dec, self.b_dec = _frozen(W_dec), _frozen(b_dec)
+        self.register_parameter("threshold", None if threshold is None else _frozen(threshold))
         self.kind: SAEKind = kind
         self.site = site
         self.k = k
@@ -171,6 +167,10 @@ class SAE(nn.Module):
                 f"{self.name} reads vectors of width {self.d_in}, but {model.name} has width {width} at {self.site!r}; "
                 "use an SAE made for this model"
             )
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach().float().contiguous(), requires_grad=False)
 
 
 def _is_residual(site: str) -> bool:

@@ -60,7 +60,7 @@ class TensorSource:
 
 
 def _stream(source: ActivationSource, config: SAETrainConfig, skip: int, limit: float) -> Iterator[Tensor]:
-    """Full batches, pass after pass, without the first ``skip`` and without massive rows; order depends on the seed only."""
+    """Full batches without massive rows, pass after pass, from number ``skip`` on; the seed alone decides the order."""
     epoch = 0
     while True:
         full = 0
@@ -71,7 +71,7 @@ def _stream(source: ActivationSource, config: SAETrainConfig, skip: int, limit: 
             if skip:
                 skip -= 1
                 continue
-            rows = batch.float()
+            rows = _finite(batch.float())
             yield rows[rows.norm(dim=1) <= limit] if limit else rows
         if not full:
             raise DataError(
@@ -80,11 +80,17 @@ def _stream(source: ActivationSource, config: SAETrainConfig, skip: int, limit: 
         epoch += 1
 
 
+def _finite(rows: Tensor) -> Tensor:
+    if not bool(torch.isfinite(rows).all()):
+        raise DataError("the activations hold NaN or infinity; collect them again in float32 before training")
+    return rows
+
+
 def _sample(source: ActivationSource, config: SAETrainConfig) -> Float[Tensor, "n d"]:
     """Rows for initialisation: enough to give every latent its own."""
     parts: list[Tensor] = []
     for batch in source.iter_batches(config.batch_size, config.seed * 1_000_003):
-        parts.append(batch.float())
+        parts.append(_finite(batch.float()))
         if sum(len(p) for p in parts) >= max(4 * config.batch_size, 2 * config.d_sae):
             break
     if not parts:
@@ -202,8 +208,9 @@ def train_sae(
 ) -> SAE:
     """Train an SAE and save it in SAELens format; a second call after a kill goes on from the last checkpoint.
 
-    sae-lens' training SAE and `SAETrainer.step` do the work: loss, AuxK, gradient clipping at 1, Adam. Inputs are scaled to a
-    mean norm of √d while training; the scale is folded into the saved weights, whose decoder rows have norm 1.
+    sae-lens' training SAE and `SAETrainer.step` do the work: loss, AuxK, gradient clipping at 1, Adam. Inputs are
+    scaled to a mean norm of √d while training; the scale is folded into the saved weights, whose decoder rows have
+    norm 1.
 
     Args:
         config: The recipe.
@@ -266,7 +273,8 @@ def _run(
         loss = float(output.loss.detach())
         if loss != loss or loss == float("inf"):
             raise TrainingDivergedError(
-                f"the SAE's loss is {loss} at step {trainer.n_training_steps}; the checkpoint in {out} is from before: lower lr"
+                f"the SAE's loss is {loss} at step {trainer.n_training_steps}; the last checkpoint in {out} is from "
+                "before that; lower lr"
             )
         trainer.n_training_steps += 1
         bar.update()
@@ -318,8 +326,8 @@ def _finished(trainer: Any, config: SAETrainConfig, scale: float) -> SAE:
     sae = trainer.sae
     state = {name: value.detach().clone().float() for name, value in sae.state_dict().items()}
     norms = state["W_dec"].norm(dim=1).clamp_min(1e-8)
-    # Where sae-lens ranks latents by pre-activation × decoder norm, folding the norm changes nothing; the sparse step keeps
-    # norms at 1 up to the last Adam step; for JumpReLU the threshold is folded too.
+    # Where sae-lens ranks latents by pre-activation × decoder norm, folding the norm changes nothing; the sparse step
+    # keeps norms at 1 up to the last Adam step; for JumpReLU the threshold is folded too.
     w_enc, b_enc = state["W_enc"] * norms, state["b_enc"] * norms
     threshold = None
     if config.architecture == "jumprelu":

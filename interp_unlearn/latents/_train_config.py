@@ -122,6 +122,7 @@ class SAETrainConfig:
             if name not in data:
                 raise ConfigError(f"the SAE recipe lacks {name!r}")
         values: dict[str, Any] = {}
+        value: Any
         for name, value in data.items():
             wanted = str(known[name].type)
             right = {
@@ -132,7 +133,7 @@ class SAETrainConfig:
             }.get(wanted, isinstance(value, str))
             if not right:
                 raise ConfigError(f"{name} must be of type {wanted}, got {value!r}")
-            values[name] = tuple(value) if wanted.startswith("tuple") else float(value) if wanted == "float" else value
+            values[name] = _as(wanted, value)
         return cls(**values)
 
     @classmethod
@@ -153,3 +154,9 @@ class SAETrainConfig:
         config = cls.from_dict(data)
         texts = tuple(str((path.parent / Path(t).expanduser()).resolve()) for t in config.texts)
         return cls.from_dict({**config.to_dict(), "texts": texts})
+
+
+def _as(wanted: str, value: Any) -> Any:
+    if wanted == "float":
+        return float(value)
+    return tuple(value) if wanted.startswith("tuple") else value
