@@ -1,7 +1,7 @@
 """Runs behind docs/results.md: methods × targets × seeds, as ordinary run folders, and tables made from them.
 
-    python benchmarks/results.py run smollm2 --out runs/results        # resumable; finished runs are skipped
-    python benchmarks/results.py table smollm2 --out runs/results      # Markdown: mean and standard deviation by method
+python benchmarks/results.py run smollm2 --out runs/results        # resumable; finished runs are skipped
+python benchmarks/results.py table smollm2 --out runs/results      # Markdown: mean and standard deviation by method
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ GRIDS: dict[str, dict[str, Any]] = {
             "world": {"name": "countries"},
             "latents": {"sae": "smollm2-135m", "second": "smollm2-135m/second"},
         },
-        "targets": [
-            {"entities": [name], "relations": ["capital"]} for name in ("Japan", "Egypt", "Brazil")
-        ],
+        "targets": [{"entities": [name], "relations": ["capital"]} for name in ("Japan", "Egypt", "Brazil")],
         "seeds": (0, 1, 2),
         "recipes": [
             {"name": "ga", "objective": "ga"},

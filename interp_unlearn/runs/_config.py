@@ -68,10 +68,6 @@ class TargetSpec:
     relations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for key in ("entities", "relations"):
-            value = getattr(self, key)
-            _need(not isinstance(value, str), f"target.{key}", value, f'write a list, e.g. {key} = ["{value}"]')
-            object.__setattr__(self, key, tuple(value))
         _need(bool(self.entities), "target.entities", [], "name at least one entity to forget")
 
 
@@ -141,7 +137,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         bad = not self.name or self.name.startswith(".") or any(c in self.name for c in '/\\:*?"<>|\0\n')
         _need(not bad, "name", self.name, "use a plain folder name without slashes")
-        _need(isinstance(self.seed, int) and self.seed >= 0, "seed", self.seed, "give a non-negative integer")
+        _need(type(self.seed) is int and self.seed >= 0, "seed", self.seed, "give a non-negative integer")
         if "objective" not in self.recipe:
             raise ConfigError('recipe.objective is missing; name a method, e.g. objective = "npo"')
         Recipe.from_dict(self.recipe)  # refuses what can never be a recipe before a model is opened
@@ -238,10 +234,13 @@ def _section(kind: type[S], data: Mapping[str, Any], key: str) -> S:
     names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     _known_keys(table, set(names), f"{key}.")
     for name, value in table.items():
+        if kind is TargetSpec:
+            listed = isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+            _need(listed, f"{key}.{name}", value, f'write a list, e.g. {name} = ["{value}"]')
         expected = _default_type(kind, name)
         if (expected is not None and not isinstance(value, expected)) or (isinstance(value, bool) and expected is int):
             raise ConfigError(f"{key}.{name} = {value!r}: expected {getattr(expected, '__name__', expected)}")
-    return kind(**table)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in table.items()})
 
 
 def _default_type(kind: type, name: str) -> type | None:

@@ -180,7 +180,7 @@ class RunFolder:
         return read_tensors(self.path / "delta.safetensors")
 
     def link_phase_from(self, other: RunFolder, phase: str) -> None:
-        """Take over tables and activations of ``phase`` from another folder (hard links where possible, else copies)."""
+        """Take over tables and activations of ``phase`` from another folder (hard links if possible, else copies)."""
         files = [*other.path.glob(f"tables/*.{phase}.json"), *other.path.glob(f"activations/{phase}/*")]
         for file in files:
             _link(file, self.path / file.relative_to(other.path))

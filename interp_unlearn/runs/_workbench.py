@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp_unlearn._core import cache_dir, config_hash, read_json, write_json
+from interp_unlearn._core import cache_dir, config_hash, numpy_rng, read_json, write_json
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.latents import SAE, load_sae
 from interp_unlearn.runs._config import ModelSpec, RunConfig
@@ -122,20 +122,28 @@ def _knowledge(spec: ModelSpec, model: HookedModel, world: World, config: RunCon
     """What the model knows of the target's relations, cached by model source and world."""
     types = {world.entity(name).type for name in config.target.entities}
     relations = config.target.relations or tuple(sorted({r for t in types for r in world.relations(t)}))
+    targets = [world.entity(name).id for name in config.target.entities]
+    candidates = _candidates(world, types, targets, 3 * config.world.n_known)
     key: dict[str, Any] = {
         "model": model.source or {"name": spec.name},
         "world": world.name,
         "facts": config_hash([f"{f.subject}|{f.relation}|{f.answer}" for f in world.facts]),
         "templates": config_hash([t.text for t in world.templates]),
         "relations": list(relations),
-        "types": sorted(types),
+        "entities": candidates,
         "delta": spec.delta,
         "adapter": spec.adapter,
     }
     file = cache_dir() / "knowledge" / f"{config_hash(key)}.json"
     if file.exists() and not spec.delta and not spec.adapter:
         return Knowledge.from_json(read_json(file))
-    entities = [e.id for e in world.entities if e.type in types]
-    knowledge = known(model, world, relations=relations, entities=entities)
+    knowledge = known(model, world, relations=relations, entities=candidates)
     write_json(file, knowledge.to_json())
     return knowledge
+
+
+def _candidates(world: World, types: set[str], targets: list[str], n: int) -> list[str]:
+    """The targets and ``n`` other entities of their types, the same ones for every seed so that answers are cached."""
+    others = sorted(e.id for e in world.entities if e.type in types and e.id not in targets)
+    order = numpy_rng(0, "candidates for known entities").permutation(len(others))
+    return sorted([*targets, *(others[i] for i in order[:n])])

@@ -95,7 +95,9 @@ def test_seeds_depend_on_purpose_and_not_on_the_process():
 
 
 def test_labelled_checks_its_axes_and_round_trips():
-    table = Labelled("x", np.arange(6.0).reshape(2, 3), (Axis("a", ("p", "q")), Axis("b", ("r", "s", "t"))), 5, "content")
+    table = Labelled(
+        "x", np.arange(6.0).reshape(2, 3), (Axis("a", ("p", "q")), Axis("b", ("r", "s", "t"))), 5, "content"
+    )
     assert table.at(a="q", b="s") == 4.0
     again = Labelled.from_json(table.to_json())
     assert np.array_equal(again.values, table.values)
@@ -107,7 +109,17 @@ def test_labelled_checks_its_axes_and_round_trips():
 def test_evidence_round_trips_with_its_details(tmp_path: Path):
     detail = Labelled("curve", np.array([1.0, np.nan]), (Axis("layer", ("0", "1")),), 2, "content")
     item = Evidence(
-        "probe", "Is it?", 0.5, "low", 3, "content", "anything else", (0.1, 0.9), 0.4, "shuffled", details={"curve": detail}
+        "probe",
+        "Is it?",
+        0.5,
+        "low",
+        3,
+        "content",
+        "anything else",
+        (0.1, 0.9),
+        0.4,
+        "shuffled",
+        details={"curve": detail},
     )
     item.save(tmp_path / "e.json")
     again = Evidence.load(tmp_path / "e.json")

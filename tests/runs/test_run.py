@@ -1,0 +1,193 @@
+"""Whole runs on a small TinyWorld: what is saved, resumed, restored and refused."""
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from interp_unlearn._core import FileFormatError, NothingToForgetError, TrainingDivergedError
+from interp_unlearn.report import write_report
+from interp_unlearn.runs import RunConfig, RunFolder, Workbench, open_workbench, resume, run, run_many
+
+pytestmark = pytest.mark.slow
+
+RUNNER = """
+import json, sys
+from interp_unlearn.runs import RunConfig, run
+run(RunConfig.from_dict(json.loads(sys.argv[1])), sys.argv[2], checkpoint_seconds=0.0)
+"""
+
+
+def weights(bench: Workbench) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in bench.model.module.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def finished(bench: Workbench, make_config, tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
+    configs = [make_config("ga"), make_config("sae", objective="sae_guided", steps=20)]
+    before = weights(bench)
+    out = tmp_path_factory.mktemp("runs")
+    done = [run(c, out / c.name, bench=bench) for c in configs]
+    after = weights(bench)
+    assert all(torch.equal(before[n], after[n]) for n in before), "the shared model must get its weights back"
+    return done
+
+
+def test_a_run_saves_what_the_architecture_promises(finished: list[RunFolder]):
+    for folder in finished:
+        assert folder.status()["state"] == "done"
+        assert set(folder.status()["finished"]) == {"before", "train", "after", "relearn", "gold", "evidence"}
+        for name in ("config.json", "task.json", "recipe.json", "events.jsonl", "delta.safetensors"):
+            assert (folder.path / name).exists(), name
+        for phase in ("before", "after", "gold"):
+            assert folder.table(f"behaviour.{phase}") is not None
+            assert folder.table(f"text_loss.{phase}") is not None
+            assert folder.activations(phase).labels["group"]
+        names = {e.name for e in folder.evidence()}
+        assert {"parity", "alignment.t/residual", "alignment.t/sae", "two_sample.auc/residual"} <= names
+        assert folder.checkpoint() is None
+        parity = next(e for e in folder.evidence() if e.name == "parity")
+        assert parity.value == 0.0
+        assert folder.config()["versions"]["torch"] == torch.__version__
+
+
+def test_the_target_was_known_and_gold_does_not_know_it(finished: list[RunFolder]):
+    folder = finished[0]
+    recall = {
+        p: folder.table(f"behaviour.{p}").at(set="forget_train", metric="exact") for p in ("before", "after", "gold")
+    }
+    assert recall["before"] > 0.9
+    assert recall["gold"] < 0.5
+    assert recall["after"] < recall["before"]
+
+
+def test_every_step_is_logged_once(finished: list[RunFolder]):
+    steps = [e["step"] for e in finished[0].events("step")]
+    assert steps == list(range(1, 13))
+    assert all(np.isfinite(e["loss"]) for e in finished[0].events("step"))
+
+
+def test_runs_side_by_side_share_the_baseline(finished: list[RunFolder]):
+    first, second = (f.table("behaviour.before") for f in finished)
+    assert np.array_equal(first.values, second.values, equal_nan=True)
+    assert len(list(finished[0].path.parent.glob(".baseline-*"))) == 1
+
+
+def test_the_report_needs_only_saved_files(finished: list[RunFolder], tmp_path: Path):
+    page = write_report([f.path for f in finished], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "gold" in page
+    assert "sae" in page
+
+
+def test_a_finished_run_is_not_run_again(finished: list[RunFolder]):
+    before = (finished[0].path / "delta.safetensors").stat().st_mtime_ns
+    assert resume(finished[0].path).status()["state"] == "done"
+    assert (finished[0].path / "delta.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_delta_opens_as_the_edited_model(finished: list[RunFolder], bench: Workbench):
+    delta = finished[0].delta()
+    original = weights(bench)
+    bench.load(delta)
+    try:
+        edited = dict(bench.model.module.named_parameters())
+        assert all(torch.equal(edited[n], delta[n]) for n in delta)
+        assert any(not torch.equal(original[n], delta[n]) for n in delta)
+    finally:
+        bench.restore()
+
+
+@pytest.mark.parametrize("objective", ["ga", "sae_guided"])
+def test_a_killed_run_ends_with_the_same_weights(
+    objective: str, bench: Workbench, make_config, cache: Path, tmp_path: Path
+):
+    config: RunConfig = make_config(objective, objective=objective, steps=30)
+    config = dataclasses.replace(
+        config, evidence=dataclasses.replace(config.evidence, relearn=False, gold=False, lens=False)
+    )
+    whole = run(config, tmp_path / "whole", bench=bench)
+    killed = tmp_path / "killed"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(Path.cwd())}
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNER, json.dumps(config.to_dict()), str(killed)], env=environment
+    )
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        events = killed / "events.jsonl"
+        if events.exists() and events.read_text().count("\n") >= 8:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert RunFolder.open(killed).status()["state"] == "running"
+    again = run(config, killed, bench=bench)
+    first, second = whole.delta(), again.delta()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[n], second[n]) for n in first)
+    assert [e["step"] for e in again.events("step")] == [e["step"] for e in whole.events("step")]
+
+
+def test_a_diverging_run_keeps_the_last_good_weights(bench: Workbench, make_config, tmp_path: Path):
+    before = weights(bench)
+    with pytest.raises(TrainingDivergedError, match="step"):
+        run(make_config("nan", lr=1e30, clip=0.0, warmup=0), tmp_path / "nan", bench=bench)
+    folder = RunFolder.open(tmp_path / "nan")
+    assert folder.status()["state"] == "failed"
+    assert all(torch.isfinite(t).all() for t in folder.delta().values())
+    assert all(torch.equal(before[n], p) for n, p in bench.model.module.named_parameters())
+
+
+def test_a_full_disk_is_said_and_the_run_can_go_on(bench: Workbench, make_config, tmp_path: Path, monkeypatch):
+    config = make_config("full")
+
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "save_evidence", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(config, tmp_path / "full", bench=bench)
+    assert "free some space" in RunFolder.open(tmp_path / "full").status()["message"]
+    assert run(config, tmp_path / "full", bench=bench).status()["state"] == "done"
+
+
+def test_foreign_folders_and_other_configs_are_refused(
+    finished: list[RunFolder], bench: Workbench, make_config, tmp_path: Path
+):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileFormatError, match="not empty"):
+        run(make_config(), tmp_path, bench=bench)
+    with pytest.raises(FileFormatError, match="another config"):
+        run(make_config("ga", steps=5), finished[0].path, bench=bench)
+
+
+def test_an_unknown_entity_is_nothing_to_forget(cache: Path, make_config):
+    config = dataclasses.replace(
+        make_config(), target=dataclasses.replace(make_config().target, entities=("unknown:0",))
+    )
+    with pytest.raises(NothingToForgetError, match="nothing to forget"):
+        open_workbench(config)
+
+
+def test_run_many_opens_the_model_once_and_skips_what_is_done(
+    bench: Workbench, make_config, tmp_path: Path, monkeypatch
+):
+    opened = []
+    monkeypatch.setattr("interp_unlearn.runs._run.open_workbench", lambda *_: opened.append(1) or bench)
+    plain = [make_config("a", steps=2), make_config("b", objective="npo", steps=2)]
+    configs = [
+        dataclasses.replace(c, evidence=dataclasses.replace(c.evidence, relearn=False, gold=False, lens=False))
+        for c in plain
+    ]
+    assert [f.status()["state"] for f in run_many(configs, tmp_path)] == ["done", "done"]
+    run_many(configs, tmp_path)
+    assert opened == [1]
