@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from interp_unlearn._core import Evidence, Labelled
@@ -205,7 +205,38 @@ def _minus(text: str) -> str:
 # -- relearning and cost -----------------------------------------------------------------------------------------------
 
 
+RELEARNING = ("relearn.rest", "relearn.heldout")
+
+
 def relearning_cell(comparison: Comparison, who: str) -> Cell:
+    """Level reached while relearning, beside that of facts that were never known."""
+    name = first_evidence(comparison, RELEARNING)
+    if name is None:
+        return _last_recall(comparison, who)
+    if who in comparison.methods:
+        item = comparison.runs[who].evidence.get(name)
+        if item is None:
+            return none(_absent(comparison, name, who))
+        cell = _from_evidence(item, 2, with_control=True)
+        facts = [
+            f"mean {item.config.get('metric', 'level')} over {item.config.get('steps', '?')} steps of relearning",
+            _flag(item, "slower_than_never_known", "slower than never known: a mark of over-suppression"),
+            _flag(item, "faster_than_never_known", "faster than never known: something was left"),
+        ]
+        return cell if cell.missing else replace(cell, tip=_lines([cell.tip, *facts]))
+    for item in comparison.evidence(name).values():
+        areas = item.config.get("areas")
+        value = areas.get(who) if isinstance(areas, Mapping) else None
+        if isinstance(value, (int, float)):
+            return Cell(f"{value:.2f}", _lines([item.name, "the same relearning of this model"]), float(value))
+    return none(f"{name}: not measured on {'gold' if who == GOLD else 'the original'}")
+
+
+def _flag(item: Evidence, key: str, text: str) -> str:
+    return text if item.config.get(key) is True else ""
+
+
+def _last_recall(comparison: Comparison, who: str) -> Cell:
     names = {ORIGINAL: ("original", "before"), GOLD: ("gold",)}.get(who, ("after",))
     runs = [comparison.runs[who]] if who in comparison.methods else list(comparison.runs.values())
     curve = next((run.tables[f"relearn.{n}"] for run in runs for n in names if f"relearn.{n}" in run.tables), None)

@@ -42,6 +42,7 @@ class Column:
         forgotten: What a forgotten target, or an unharmed model, looks like.
         cell: Makes the cell of one row.
         ranked: Whether nearness to gold is marked.
+        optional: Whether the column is left out where no row has a number.
     """
 
     group: str
@@ -49,6 +50,7 @@ class Column:
     forgotten: str
     cell: Callable[[Comparison, str], Cell]
     ranked: bool = True
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,17 @@ def headline(comparison: Comparison) -> Headline:
     that decides which cell is marked.
     """
     rows = {who: [column.cell(comparison, who) for column in COLUMNS] for who in (ORIGINAL, *comparison.methods, GOLD)}
+    kept = [i for i, c in enumerate(COLUMNS) if not c.optional or any(not cells[i].missing for cells in rows.values())]
+    columns = tuple(COLUMNS[i] for i in kept)
+    rows = {who: [cells[i] for i in kept] for who, cells in rows.items()}
     has_gold = any(not cell.missing for cell in rows[GOLD])
     if has_gold:
-        for i, column in enumerate(COLUMNS):
+        for i, column in enumerate(columns):
             if column.ranked and not rows[GOLD][i].missing:
                 _mark_best(rows, comparison.methods, i)
     looks = styles(list(rows), comparison.methods)
     return Headline(
-        COLUMNS,
+        columns,
         tuple(
             Row(
                 who,
@@ -142,6 +147,20 @@ COLUMNS = (
     ),
     Column(
         "Exact on other sets",
+        "backwards",
+        LOW,
+        behaviour_cell(("backwards",), "exact", others=("choice", "probability")),
+        optional=True,
+    ),
+    Column(
+        "Exact on other sets",
+        "its other facts",
+        KEPT,
+        behaviour_cell(("own_other",), "exact", others=("choice", "probability")),
+        optional=True,
+    ),
+    Column(
+        "Exact on other sets",
         "neighbours",
         KEPT,
         behaviour_cell(("neighbours",), "exact", others=("choice", "probability")),
@@ -158,6 +177,6 @@ COLUMNS = (
     ),
     Column("Alignment", "r", "as for unknown entities", evidence_cell(("alignment.r/residual", "alignment.r"))),
     Column("Two-sample", "AUC / floor", "at its floor", evidence_cell(("two_sample.auc",), with_control=True)),
-    Column("Relearned", "recall / control", "at its control", relearning_cell),
+    Column("Relearned", "level / control", "at its control", relearning_cell),
     Column("Cost", "train, s", "", seconds_cell, ranked=False),
 )

@@ -136,7 +136,7 @@ def latents(comparison: Comparison) -> Pictures:
         "How often the latents that tell known from unknown entities fire on the target; marks show real entities in "
         "the original model."
     )
-    return Pictures("Latents", text, tuple(figures), "No run measured latents (no SAE was named in its config).", "one")
+    return Pictures("Latents", text, tuple(figures), "No run measured latents (no SAE was named in its config).")
 
 
 def drift(comparison: Comparison) -> Pictures:
@@ -146,11 +146,15 @@ def drift(comparison: Comparison) -> Pictures:
         tables = comparison.per_method(name)
         usable = {m: t for m, t in tables.items() if {a.name for a in t.axes} == {"site", "group"}}
         if name.startswith("diff.") and usable:
-            measure = name.removeprefix("diff.").replace("_", " ")
+            measure = name.removeprefix("diff.").replace("_", " ").replace("cka", "CKA")
             note = next(iter(usable.values())).note
             figures.append(
                 plots.drift_curves(
-                    usable, f"Before and after: {measure}", measure, forgotten=note, methods=comparison.methods
+                    usable,
+                    f"{measure[:1].upper()}{measure[1:]}, original against edited",
+                    measure,
+                    forgotten=note,
+                    methods=comparison.methods,
                 )
             )
     text = (
@@ -190,7 +194,7 @@ def lens_by_layer(comparison: Comparison) -> Pictures:
         figures.append(
             plots.layer_curves(
                 details(comparison, name, "layers"),
-                f"Logit lens: margin of the answer over other answers of its type ({name.split('/')[-1]})",
+                f"Logit lens: margin over other answers of its type ({plots.set_words(name.split('/')[-1])})",
                 "margin, nats",
                 forgotten="Forgotten: near 0 at every layer, as in gold."
                 if about_target

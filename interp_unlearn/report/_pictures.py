@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def _answers(comparison: Comparison) -> Pictures:
     tables, intervals = comparison.by_model("behaviour"), comparison.by_model("behaviour_intervals")
     metrics = [m for m in ("exact", "probability") if any(has(t, "metric", m) for t in tables.values())]
     figures = [plots.behaviour_dots(tables, m, intervals=intervals, methods=comparison.methods) for m in metrics]
-    text = "Each marker is a model, the line its 95 % interval. forget_train and forget_heldout ask about the target."
+    text = "Each marker is a model, the line its 95 % interval."
     return Pictures("Answers", text, tuple(figures), "No run saved its behaviour.")
 
 
@@ -69,12 +70,42 @@ def _relearn(comparison: Comparison) -> Pictures:
     order = (ORIGINAL, *comparison.methods, GOLD)
     curves = {who: curves[who] for who in order if who in curves and len(curves[who].axes) == 1}
     controls = {m: t for m, t in comparison.per_method("relearn.control").items() if len(t.axes) == 1}
-    figures = [plots.relearn_curves(curves, controls=controls, methods=comparison.methods)] if curves else []
-    text = (
-        "Recall of questions that were not taught, while others about the target are taught again. Dotted: facts that "
-        "were never known, taught to the same model in the same way."
-    )
-    return Pictures("Relearning", text, tuple(figures), "No run was attacked by relearning.", "one")
+    if not curves:
+        return Pictures("Relearning", "", (), "No run was attacked by relearning.")
+    config = next(iter(curves.values())).config
+    taught = RELEARN_SETS.get(str(config.get("set")), "the target, while some of its questions are taught again")
+    figures = []
+    for metric in ("exact", "probability"):
+        lines = {who: _metric(table, metric) for who, table in curves.items()}
+        beside = {who: _metric(table, metric) for who, table in controls.items()}
+        if all(lines.values()) and all(beside.values()):
+            figures.append(
+                plots.relearn_curves(
+                    {who: table for who, table in lines.items() if table},
+                    controls={who: table for who, table in beside.items() if table},
+                    methods=comparison.methods,
+                    title=f"Relearning: {taught}",
+                    y="recall" if metric == "exact" else metric,
+                )
+            )
+    text = "Nothing that is asked here was taught. Dotted: facts that were never known, taught to the same model alike."
+    return Pictures("Relearning", text, tuple(figures), "No run was attacked by relearning.")
+
+
+RELEARN_SETS = {
+    "rest": "the rest of the target, while a part of it is taught again",
+    "heldout": "the target in other words, while its facts are taught again",
+}
+
+
+def _metric(table: Labelled, metric: str) -> Labelled | None:
+    """A relearning curve of one metric: its values, or the mean over the prompts that it keeps."""
+    by_prompt = table.config.get("by_prompt")
+    if metric == str(table.config.get("metric", "exact")):
+        return table
+    if not isinstance(by_prompt, Mapping) or metric not in by_prompt:
+        return None
+    return replace(table, values=np.asarray(by_prompt[metric], dtype=float).mean(axis=1))
 
 
 def _weights(comparison: Comparison) -> Pictures:
@@ -84,7 +115,7 @@ def _weights(comparison: Comparison) -> Pictures:
     top = max((float(np.nanmax(t.values)) for t in tables.values() if not np.isnan(t.values).all()), default=None)
     figures = [plots.weight_map(table, method, top=top) for method, table in tables.items()]
     text = "One colour scale for all methods. Small, spread-out changes and a few large ones can have the same effect."
-    return Pictures("Where weights moved", text, tuple(figures), "No run saved its weight changes.", "small")
+    return Pictures("Where weights moved", text, tuple(figures), "No run saved its weight changes.")
 
 
 MAKERS: Sequence[Callable[[Comparison], Pictures]] = (

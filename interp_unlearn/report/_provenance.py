@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from interp_unlearn._core import Labelled
+from interp_unlearn.report import plots
 from interp_unlearn.report._compare import Comparison
 
 MAX_PROMPTS = 150
@@ -28,6 +29,7 @@ class PromptSet:
     """Prompts of one question set, for reading."""
 
     name: str
+    words: str
     count: int
     models: tuple[str, ...]
     rows: tuple[PromptRow, ...]
@@ -142,7 +144,7 @@ def _prompts(key: str, saved: Mapping[str, Any], comparison: Comparison) -> Prom
         )
         for i, p in enumerate(prompts[:MAX_PROMPTS])
     )
-    return PromptSet(name, len(prompts), tuple(tables), rows, str(saved.get("why_empty") or ""))
+    return PromptSet(name, plots.set_words(name), len(prompts), tuple(tables), rows, str(saved.get("why_empty") or ""))
 
 
 def _by_prompt(table: Labelled) -> bool:

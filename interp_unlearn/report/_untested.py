@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, Comparison
 from interp_unlearn.report._evidence import PARITY
 
@@ -43,14 +44,6 @@ ATTACKS: Mapping[str, str] = {
 }
 """Attacks and measures known to the field, by a part of the name under which a run would save them."""
 
-SETS: Mapping[str, str] = {
-    "forget_train": "target questions in training templates",
-    "forget_heldout": "target questions in held-out templates",
-    "multi_hop": "multi-hop questions through the target",
-    "same_answer": "other entities with the target's answer",
-    "neighbours": "known neighbours of the target",
-}
-
 LIMITS = (
     "Answers were scored on the fixed prompts listed here; other wordings, languages and conversations were not asked.",
     "Activations were read at the last token of the name; knowledge read from other tokens or positions can be missed.",
@@ -85,15 +78,14 @@ def _any(kinds: set[str], wanted: str) -> bool:
 
 
 def _sets(comparison: Comparison) -> list[str]:
-    said = []
-    for name, what in SETS.items():
-        for run in comparison.runs.values():
-            saved = run.task.get(name)
-            if isinstance(saved, Mapping) and not saved.get("prompts"):
+    said: dict[str, None] = {}
+    for run in comparison.runs.values():
+        for key, saved in run.task.items():
+            if isinstance(saved, Mapping) and "prompts" in saved and not saved["prompts"]:
                 why = saved.get("why_empty")
-                said.append(f"Not asked: {what}" + (f" ({why})." if why else "."))
-                break
-    return said
+                words = plots.set_words(str(saved.get("name") or key))
+                said[f"Not asked: {words}" + (f" ({why})." if why else ".")] = None
+    return list(said)
 
 
 def _without_value(comparison: Comparison) -> list[str]:

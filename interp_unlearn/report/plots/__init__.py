@@ -10,6 +10,7 @@ Example:
 from interp_unlearn.report.plots._behaviour import behaviour_dots as behaviour_dots
 from interp_unlearn.report.plots._data import layer_of as layer_of
 from interp_unlearn.report.plots._data import pick as pick
+from interp_unlearn.report.plots._data import set_words as set_words
 from interp_unlearn.report.plots._data import split_module as split_module
 from interp_unlearn.report.plots._evidence import evidence_dots as evidence_dots
 from interp_unlearn.report.plots._features import feature_changes as feature_changes

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from interp_unlearn._core import Labelled
-from interp_unlearn.report.plots._data import has
+from interp_unlearn.report.plots._data import has, set_words
 from interp_unlearn.report.plots._style import finish, plain, styles
 
 
@@ -51,7 +51,9 @@ def behaviour_dots(
             x=values,
             y=[sets.index(s) + offset for s in own],
             error_x=error,
-            customdata=[[plain(s), counts.get(s, data.n) if isinstance(counts, Mapping) else data.n] for s in own],
+            customdata=[
+                [plain(set_words(s)), counts.get(s, data.n) if isinstance(counts, Mapping) else data.n] for s in own
+            ],
             name=plain(name),
             mode="markers",
             marker={"color": looks[name].colour, "symbol": looks[name].symbol, "size": 10},
@@ -68,7 +70,7 @@ def behaviour_dots(
     )
     fig.update_yaxes(
         tickvals=list(range(len(sets))),
-        ticktext=[plain(s).replace("_", " ") for s in sets],
+        ticktext=[plain(set_words(s)) for s in sets],
         range=[len(sets) - 0.5, -0.5],
         zeroline=False,
     )

@@ -13,6 +13,27 @@ from interp_unlearn.report.plots._style import plain
 GROUP_WORDS = {"known_eval": "neighbours", "unknown_eval": "unknown", "known_ref": "known references"}
 """Groups of rows as readers know them."""
 
+SET_WORDS = {
+    "base": "target, train templates",
+    "forget_train": "target, train templates",
+    "paraphrased": "target, held-out templates",
+    "forget_heldout": "target, held-out templates",
+    "forget": "target, held-out templates",
+    "multi_hop": "target, multi-hop",
+    "backwards": "target, backwards",
+    "own_other": "the target's other facts",
+    "same_answer": "others with the same answer",
+    "retain": "known, usable by recipes",
+    "retain_train": "known, usable by recipes",
+    "neighbours": "known neighbours, held out",
+}
+"""Question sets as readers know them."""
+
+
+def set_words(name: str) -> str:
+    """A question set as readers know it."""
+    return SET_WORDS.get(name, name.replace("_", " "))
+
 
 def layer_of(label: str) -> int | None:
     """The layer in a site or module name: its first whole-number component (``"blocks.12.hook_resid_post"`` → 12)."""

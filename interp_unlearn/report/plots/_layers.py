@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
 from interp_unlearn._core import Labelled
-from interp_unlearn.report.plots._data import GROUP_WORDS, footer, layers_or_labels, pick, sorted_by_layer
+from interp_unlearn.report.plots._data import GROUP_WORDS, footer, layer_of, layers_or_labels, pick, sorted_by_layer
 from interp_unlearn.report.plots._style import finish, plain, styles
 
 
@@ -52,7 +52,18 @@ def layer_curves(
             marker={"symbol": look.symbol, "size": 7},
             hovertemplate=f"<b>{plain(name)}</b>: %{{y:.4g}}<br>%{{customdata}}{footer(data)}<extra></extra>",
         )
-    return finish(fig, title, forgotten, _depth_title(curves), y)
+    return whole_layers(finish(fig, title, forgotten, _depth_title(curves), y), curves.values())
+
+
+def whole_layers(fig: go.Figure, curves: Iterable[Labelled]) -> go.Figure:
+    """Ticks at whole layers only, also where there are few of them."""
+    layers = [layer_of(label) for data in curves for axis in data.axes[:1] for label in axis.labels]
+    numbers = [layer for layer in layers if layer is not None]
+    if numbers and len(numbers) == len(layers):
+        span = max(numbers) - min(numbers)
+        step = next((s for s in (1, 2, 5, 10, 20) if span / s <= 7), 50)
+        fig.update_xaxes(tickmode="linear", tick0=0, dtick=step)
+    return fig
 
 
 def drift_curves(
@@ -94,7 +105,7 @@ def drift_curves(
                 hovertemplate=f"<b>{plain(name)}</b>, {plain(group)}: %{{y:.4g}}<br>%{{customdata}}{footer(line)}"
                 "<extra></extra>",
             )
-    return finish(fig, title, forgotten, "layer", y)
+    return whole_layers(finish(fig, title, forgotten, "layer", y), diffs.values())
 
 
 def _depth_title(curves: Mapping[str, Labelled]) -> str:
@@ -112,6 +123,7 @@ def _add_band(fig: go.Figure, low: Labelled, high: Labelled, colour: str) -> Non
     fig.add_scatter(
         x=[*x, *x[::-1]],
         y=np.concatenate([high.values, low.values[::-1]]),
+        mode="lines",
         fill="toself",
         fillcolor=f"rgba({red},{green},{blue},0.15)",
         line={"width": 0},

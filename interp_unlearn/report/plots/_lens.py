@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from interp_unlearn._core import Labelled
-from interp_unlearn.report.plots._data import axis_names, footer, layers_or_labels, pick
+from interp_unlearn.report.plots._data import axis_names, footer, layers_or_labels, pick, set_words
 from interp_unlearn.report.plots._layers import layer_curves
 from interp_unlearn.report.plots._style import SCALE, finish, plain
 
@@ -40,7 +40,7 @@ def lens_curves(
     }
     return layer_curves(
         curves,
-        f"Logit lens: log-probability of the answer ({what})",
+        f"Logit lens: log-probability of the answer ({set_words(what)})",
         "log-probability of the first token, nats",
         forgotten="Forgotten: low at every layer, as in gold; low only in the last layers means hidden."
         if forgotten

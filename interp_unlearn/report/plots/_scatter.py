@@ -50,9 +50,7 @@ def alignment_scatter(
             x=at, y=1, yref="paper", text=text, showarrow=False, yanchor="bottom", font={"size": 11}, xanchor="center"
         )
     forgotten = "Forgotten: the target lies inside the cloud of unknown entities, not beyond it and not above it."
-    fig = finish(fig, title, forgotten, "t (0 = known, 1 = unknown)", "r (off the axis)", height=440)
-    fig.update_yaxes(rangemode="tozero")
-    return fig
+    return finish(fig, title, forgotten, "t (0 = known, 1 = unknown)", "r (off the axis)", height=440)
 
 
 def _groups(data: Labelled) -> list[str]:

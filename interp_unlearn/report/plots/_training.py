@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from interp_unlearn.report.plots._style import METHOD_COLOURS, finish, plain, styles
 
-_NOT_TERMS = {"kind", "step", "time", "seconds", "epoch", "learning_rate"}
+_NOT_TERMS = {"kind", "step", "time", "seconds", "epoch", "learning_rate", "lr"}
+_ASIDE = {"grad_norm"}  # of another scale: in the legend, drawn when asked for
 
 
 def training_curves(events: Sequence[Mapping[str, Any]], name: str = "", *, kind: str = "step") -> go.Figure:
@@ -33,6 +34,7 @@ def training_curves(events: Sequence[Mapping[str, Any]], name: str = "", *, kind
             y=[e[term] for e in own],
             name=plain(term),
             mode="lines" if len(own) > 1 else "markers",
+            visible="legendonly" if term in _ASIDE else True,
             line={
                 "width": 2.5 if term == "loss" else 1.5,
                 "color": METHOD_COLOURS[i % len(METHOD_COLOURS)],
