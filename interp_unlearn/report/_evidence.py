@@ -29,6 +29,7 @@ class EvidenceRow:
     where: str
     value: str
     interval: str
+    p: str
     control: str
     original: str
     gold: str
@@ -132,6 +133,7 @@ def _row(method: str, where: str, item: Evidence) -> EvidenceRow:
         where=where,
         value=number(item.value),
         interval=f"{number(item.interval[0])} to {number(item.interval[1])}" if item.interval else "",
+        p=_p_value(item),
         control=number(item.control),
         original=number(_config_number(item, "before")),
         gold=number(_config_number(item, "gold")),
@@ -142,6 +144,11 @@ def _row(method: str, where: str, item: Evidence) -> EvidenceRow:
             {**item.config, "seed": item.seed, "version": item.version}, ensure_ascii=False, default=str
         ),
     )
+
+
+def _p_value(item: Evidence) -> str:
+    value = _config_number(item, "p_value")
+    return "" if value is None or math.isnan(value) else f"{value:.2g}"
 
 
 def _config_number(item: Evidence, key: str) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import Comparison
+from interp_unlearn.report._read import RunView
 
 MAX_PROMPTS = 150
 NOT_SETTINGS = ("kind", "version", "versions", "name")
@@ -66,7 +67,7 @@ class Provenance:
 def provenance(comparison: Comparison) -> Provenance:
     """Collect it from the saved files."""
     runs = comparison.runs
-    settings = {m: {k: v for k, v in run.config.items() if k not in NOT_SETTINGS} for m, run in runs.items()}
+    settings = {m: _settings(run) for m, run in runs.items()}
     task = next((run.task for run in runs.values() if run.task), {})
     return Provenance(
         differences=_differences({m: _flat(s) for m, s in settings.items()}),
@@ -83,6 +84,12 @@ def provenance(comparison: Comparison) -> Provenance:
         mentions=_mentions(task),
         texts=len(task.get("text_eval") or ()),
     )
+
+
+def _settings(run: RunView) -> dict[str, Any]:
+    """The config, with the recipe as it was run where that was saved (every default filled in)."""
+    kept = {k: v for k, v in run.config.items() if k not in NOT_SETTINGS}
+    return {**kept, "recipe": run.recipe} if run.recipe else kept
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
@@ -157,7 +164,7 @@ def _asked(table: Labelled, prompt: str) -> str:
     if prompt not in table.axes[0].labels:
         return ""
     value, exact = (float(table.at(prompt=prompt, metric=m)) for m in ("probability", "exact"))
-    return f"{value:.3f}{' ✓' if exact else ''}"
+    return f"{'✓ ' if exact else ''}{value:.3f}"
 
 
 def _mentions(task: Mapping[str, Any]) -> tuple[str, ...]:

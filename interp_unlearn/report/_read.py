@@ -22,6 +22,7 @@ class RunView:
         config: ``config.json``.
         status: ``status.json``, or empty.
         task: ``task.json``, or empty.
+        recipe: ``recipe.json`` (the recipe with every default filled in), or empty.
         events: Lines of ``events.jsonl``.
         tables: ``tables/*.json`` by file name without suffix.
         evidence: ``evidence/*.json`` by the evidence's own name.
@@ -33,6 +34,7 @@ class RunView:
     config: Mapping[str, Any]
     status: Mapping[str, Any]
     task: Mapping[str, Any]
+    recipe: Mapping[str, Any]
     events: tuple[Mapping[str, Any], ...]
     tables: Mapping[str, Labelled]
     evidence: Mapping[str, Evidence]
@@ -68,6 +70,7 @@ def read_run(folder: str | Path) -> RunView:
         config=config,
         status=_object(path / "status.json", problems),
         task=_object(path / "task.json", problems),
+        recipe=_object(path / "recipe.json", problems) if (path / "recipe.json").exists() else {},
         events=_events(path / "events.jsonl", problems),
         tables=_all(path / "tables", _labelled, problems),
         evidence={e.name: e for e in _all(path / "evidence", Evidence.load, problems).values()},
