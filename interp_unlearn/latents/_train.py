@@ -37,10 +37,23 @@ LOG = "train.jsonl"
 
 @runtime_checkable
 class ActivationSource(Protocol):
-    """Rows of activations that can be walked through in a seeded order, as the on-disk store offers."""
+    """Rows of activations that can be walked through in a seeded order; `hooked.ActivationStore` is one."""
 
-    def iter_batches(self, size: int, seed: int) -> Iterator[Tensor]:
-        """Batches (n, d) of at most ``size`` rows, each row once, in an order that depends on ``seed`` only."""
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def iter_batches(
+        self, size: int, *, seed: int | None = None, start: int = 0, drop_last: bool = False
+    ) -> Iterator[Tensor]:
+        """Batches (n, d) of ``size`` rows, each row once, in an order that depends on ``seed`` only.
+
+        Args:
+            size: Rows per batch.
+            seed: Of the order; None keeps the stored one.
+            start: Leave out so many batches at the beginning.
+            drop_last: Leave out a shorter last batch.
+        """
         ...
 
 
@@ -52,32 +65,35 @@ class TensorSource:
             raise DataError("there are no activations to train on")
         self.rows = rows
 
-    def iter_batches(self, size: int, seed: int) -> Iterator[Tensor]:
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+    def iter_batches(
+        self, size: int, *, seed: int | None = None, start: int = 0, drop_last: bool = False
+    ) -> Iterator[Tensor]:
         """See `ActivationSource`."""
-        order = torch.randperm(len(self.rows), generator=generator(seed, "activation order"))
-        for start in range(0, len(order), size):
-            yield self.rows[order[start : start + size]].float()
+        n = len(self)
+        order = torch.arange(n) if seed is None else torch.randperm(n, generator=generator(seed, "activation order"))
+        for begin in range(start * size, n - (size - 1) * drop_last, size):
+            yield self.rows[order[begin : begin + size]].float()
 
 
 def _stream(source: ActivationSource, config: SAETrainConfig, skip: int, limit: float) -> Iterator[Tensor]:
     """Full batches without massive rows, pass after pass, from number ``skip`` on; the seed alone decides the order."""
-    epoch = 0
+    size = config.batch_size
+    per_pass = len(source) // size
+    if not per_pass:
+        raise DataError(f"{len(source)} activations are fewer than a batch of {size}; lower batch_size or collect more")
+    epoch, start = divmod(skip, per_pass)
     while True:
-        full = 0
-        for batch in source.iter_batches(config.batch_size, config.seed * 1_000_003 + epoch):
-            if len(batch) < config.batch_size:
-                continue
-            full += 1
-            if skip:
-                skip -= 1
-                continue
+        for batch in source.iter_batches(size, seed=_pass_seed(config, epoch), start=start, drop_last=True):
             rows = _finite(batch.float())
             yield rows[rows.norm(dim=1) <= limit] if limit else rows
-        if not full:
-            raise DataError(
-                f"fewer activations than one batch of {config.batch_size}; lower batch_size or collect more"
-            )
-        epoch += 1
+        epoch, start = epoch + 1, 0
+
+
+def _pass_seed(config: SAETrainConfig, epoch: int) -> int:
+    return config.seed * 1_000_003 + epoch
 
 
 def _finite(rows: Tensor) -> Tensor:
@@ -89,7 +105,7 @@ def _finite(rows: Tensor) -> Tensor:
 def _sample(source: ActivationSource, config: SAETrainConfig) -> Float[Tensor, "n d"]:
     """Rows for initialisation: enough to give every latent its own."""
     parts: list[Tensor] = []
-    for batch in source.iter_batches(config.batch_size, config.seed * 1_000_003):
+    for batch in source.iter_batches(config.batch_size, seed=_pass_seed(config, 0)):
         parts.append(_finite(batch.float()))
         if sum(len(p) for p in parts) >= max(4 * config.batch_size, 2 * config.d_sae):
             break
@@ -223,7 +239,8 @@ def train_sae(
         The trained SAE, as saved. With ``stop_after`` it is the SAE as it stands and is not saved.
 
     Raises:
-        ConfigError: If ``out_dir`` holds a checkpoint of another recipe.
+        ConfigError: If ``out_dir`` holds a checkpoint of another recipe, or the activations come from another site.
+        DataError: If there are too few activations, or they hold NaN.
         TrainingDivergedError: If the loss is no longer finite; the last checkpoint is kept.
     """
     out = Path(out_dir)
@@ -233,6 +250,11 @@ def train_sae(
             raise ConfigError(f"{out} holds an SAE of another recipe; choose another folder or delete it")
         return read_sae(out)
     source = TensorSource(data) if isinstance(data, Tensor) else data
+    site = getattr(source, "site", config.site)
+    if site != config.site:
+        raise ConfigError(
+            f"the activations were read at {site!r}, but the recipe wants {config.site!r}; collect them there"
+        )
     facts = read_json(out / FACTS) if (out / FACTS).exists() else None
     if facts is not None and facts["key"] != key:
         raise ConfigError(f"{out} holds a checkpoint of another recipe; choose another folder or delete it")

@@ -138,7 +138,7 @@ class SAETrainConfig:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> SAETrainConfig:
-        """Read a recipe file; ``texts`` become absolute paths.
+        """Read a recipe file, its fields at the top level or under ``[sae]``.
 
         Raises:
             ConfigError: If the file is missing, not TOML, or has a bad field.
@@ -150,10 +150,7 @@ class SAETrainConfig:
             raise ConfigError(f"{path} does not exist; give a recipe such as saes/smollm2-135m-l12.toml") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
-        data = data.get("sae", data)
-        config = cls.from_dict(data)
-        texts = tuple(str((path.parent / Path(t).expanduser()).resolve()) for t in config.texts)
-        return cls.from_dict({**config.to_dict(), "texts": texts})
+        return cls.from_dict(data.get("sae", data))
 
 
 def _as(wanted: str, value: Any) -> Any:

@@ -10,6 +10,15 @@ from interp_unlearn.latents import SAE
 SITE = "blocks.1.hook_resid_post"
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Thousands of tiny products: a second thread only waits, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def make_sae(kind: str = "relu", d: int = 16, m: int = 48, seed: int = 0, **options: object) -> SAE:
     g = torch.Generator().manual_seed(seed)
     w_dec = torch.randn(m, d, generator=g)

@@ -116,9 +116,30 @@ def test_a_diverging_loss_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypa
 
 def test_a_source_gives_every_row_once_in_a_seeded_order():
     rows = torch.arange(10.0)[:, None]
-    a, b = (torch.cat(list(TensorSource(rows).iter_batches(4, s)))[:, 0].tolist() for s in (1, 2))
+    a, b = (torch.cat(list(TensorSource(rows).iter_batches(4, seed=s)))[:, 0].tolist() for s in (1, 2))
     assert sorted(a) == sorted(b) == list(range(10)) and a != b
-    assert a == torch.cat(list(TensorSource(rows).iter_batches(3, 1)))[:, 0].tolist()
+    assert a == torch.cat(list(TensorSource(rows).iter_batches(3, seed=1)))[:, 0].tolist()
+
+
+def test_training_from_the_on_disk_store(tmp_path, tiny_model):
+    from interp_unlearn.hooked import write_store
+    from interp_unlearn.latents import token_rows
+
+    texts = ["the cat sat on a mat and a big dog ran to the red house " * 8, "small blue tree and red cat " * 6] * 6
+    rows = token_rows(tiny_model, texts, 16)
+    store = write_store(tiny_model, rows, SITE, tmp_path / "acts", progress=False)
+    config = recipe(d_sae=32, samples=20 * 64, batch_size=64, checkpoint_every=7)
+    whole = train_sae(config, tmp_path / "a", data=store, progress=False)
+    assert (whole.d_in, whole.d_sae) == (16, 32)
+    train_sae(config, tmp_path / "b", data=store, progress=False, stop_after=15)
+    assert torch.equal(train_sae(config, tmp_path / "b", data=store, progress=False).W_dec, whole.W_dec)
+    with pytest.raises(ConfigError, match="were read at"):
+        train_sae(recipe(site="blocks.0.hook_resid_post"), tmp_path / "c", data=store, progress=False)
+
+
+def test_too_little_data_is_said(tmp_path):
+    with pytest.raises(DataError, match="fewer than a batch"):
+        train_sae(recipe(), tmp_path, data=sparse_rows(100), progress=False)
 
 
 def test_learning_rate_warms_up_and_decays():
@@ -133,7 +154,7 @@ def test_recipes_are_read_from_toml(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text('[sae]\nsite = "blocks.1.hook_resid_post"\nd_sae = 64\nk = 8\nlr = 1e-3\ntexts = ["a/*.txt"]\n')
     config = SAETrainConfig.from_toml(path)
-    assert (config.d_sae, config.k, config.texts) == (64, 8, (str((tmp_path / "a/*.txt").resolve()),))
+    assert (config.d_sae, config.k, config.texts) == (64, 8, ("a/*.txt",))
     for text, words in [
         ("d_sae = 4", "lacks 'site'"),
         ('site = "x"\nd_sea = 4', "nearest: d_sae"),
