@@ -106,8 +106,8 @@ def select(model: HookedModel, policy: Trainable) -> dict[str, nn.Parameter]:
         if not found:
             hint = nearest(module, [*TRAINABLE_KINDS, *parameters])
             raise ConfigError(
-                f"trainable.modules: {module!r} matches no parameter{hint}; use one of {', '.join(TRAINABLE_KINDS)}, or "
-                "a pattern on parameter names such as '*.down_proj.weight'"
+                f"trainable.modules: {module!r} matches no parameter{hint}; use one of "
+                f"{', '.join(TRAINABLE_KINDS)}, or a pattern on parameter names such as '*.down_proj.weight'"
             )
         chosen |= found
     return {name: p for name, p in parameters.items() if name in chosen}

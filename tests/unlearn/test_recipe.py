@@ -70,7 +70,7 @@ def test_every_objective_round_trips(name, steps, lr, betas, lora):
     ],
 )
 def test_errors_name_the_field_and_the_fix(data, said):
-    with pytest.raises(ConfigError, match="recipe|options|stop|trainable|objective|sampler|transform") as caught:
+    with pytest.raises(ConfigError, match=r"recipe|options|stop|trainable|objective|sampler|transform") as caught:
         Recipe.from_dict(data)
     assert said in str(caught.value)
 

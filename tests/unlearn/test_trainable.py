@@ -39,11 +39,11 @@ def test_lora_leaves_the_module_tree_alone_and_merges(model, task, make):
     original = {n: p.detach().clone() for n, p in model.module.named_parameters()}
     modules = dict(model.module.named_modules())
     unlearner = Unlearner(model, task, LORA)
-    assert {n: m for n, m in model.module.named_modules()} == modules
+    assert dict(model.module.named_modules()) == modules
     assert not hasattr(model.module, "peft_config")
     while not unlearner.done:
         unlearner.step()
-    assert {n: m for n, m in model.module.named_modules()} == modules
+    assert dict(model.module.named_modules()) == modules
     changed = unlearner.changed()
     assert set(changed) == {
         n

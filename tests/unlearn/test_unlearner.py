@@ -4,8 +4,14 @@ import json
 import pytest
 import torch
 
-from interp_unlearn._core import ConfigError, DataError, FileFormatError, TrainingDivergedError
-from interp_unlearn._core import read_tensors, write_tensors
+from interp_unlearn._core import (
+    ConfigError,
+    DataError,
+    FileFormatError,
+    TrainingDivergedError,
+    read_tensors,
+    write_tensors,
+)
 from interp_unlearn.unlearn import Recipe, Stop, Trainable, Unlearner, unlearn
 
 LOW = Trainable(layers=(0, 1), modules=("mlp_out", "attn_out"))
@@ -171,7 +177,7 @@ def test_stop_rule(make, model):
 
 
 def test_a_stop_rule_that_cannot_work_is_refused(make, model):
-    with pytest.raises(ConfigError, match="recipe.stop.below is missing"):
+    with pytest.raises(ConfigError, match=r"recipe\.stop\.below is missing"):
         Unlearner(model, make.task(), Recipe("ga", stop=Stop("forget_nll")))
     unlearner = Unlearner(model, make.task(), Recipe("ga", stop=Stop("nll", below=0.0), trainable=LOW))
     with pytest.raises(ConfigError, match="logs loss, forget_nll"):

@@ -20,7 +20,7 @@ NORM_WEIGHT = 0.1  # cosine alone ignores length, and a target of another length
 def distance(u: Float[Tensor, "*n m"], v: Float[Tensor, "*n m"], kind: Distance) -> Float[Tensor, "*n"]:
     """Distance of rows: squared L2, L1, or cosine.
 
-    Cosine is ``1 - cos`` plus 0.1 × the squared difference of the norms, relative to v.
+    Cosine is ``1 - cos`` plus 0.1 × the squared difference of the norms over their product.
     """
     if kind == "l2":
         return (u - v).square().sum(-1)
@@ -28,7 +28,7 @@ def distance(u: Float[Tensor, "*n m"], v: Float[Tensor, "*n m"], kind: Distance)
         return (u - v).abs().sum(-1)
     length_u, length_v = u.norm(dim=-1).clamp(min=1e-8), v.norm(dim=-1).clamp(min=1e-8)
     cosine = (u * v).sum(-1) / (length_u * length_v)
-    return 1 - cosine + NORM_WEIGHT * (length_u / length_v - 1).square()
+    return 1 - cosine + NORM_WEIGHT * (length_u - length_v).square() / (length_u * length_v)
 
 
 def attract(

@@ -17,11 +17,15 @@ from interp_unlearn.unlearn.objectives._reads import Read, encode_texts, inner_m
 from interp_unlearn.unlearn.objectives._spaces import Space
 from interp_unlearn.worlds._types import Task
 
+MASSIVE = 5.0  # times the median norm; one such position in a thousand would otherwise drown all others
 OUTPUT_ITEMS = 200  # reference logits take d_vocab floats per answer token
 
 
 class LatentRetain:
     """``mean ||z - z_0||^2 / mean ||z_0||^2`` over drawn reads, averaged over spaces.
+
+    Positions with a massive activation (norm above 5 × the median) are left out of the normaliser and measured relative
+    to their own norm.
 
     Args:
         prefix: The model with its frozen start.
@@ -43,7 +47,7 @@ class LatentRetain:
         self.references: list[list[Tensor]] = []
         self.starts: list[Tensor] = []
         self.columns: list[list[int]] = []
-        self.units: list[float] = []
+        self.units: list[list[Tensor]] = []
 
     def _codes(self, space: Space, h: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         return h if self.measure == "residual" else space.codes(h)
@@ -74,10 +78,13 @@ class LatentRetain:
         self.read(encode_texts(self.model, texts[:windows], tokens), "text")
 
     def finish(self) -> None:
-        """Fix the normaliser, the mean squared norm over all retain positions."""
+        """Fix each position's unit: the mean squared norm, or its own where it is massive."""
         for s in range(len(self.spaces)):
-            squares = torch.cat([r[s].square().sum(-1) for r in self.references])
-            self.units.append(max(float(squares.mean()), 1e-12))
+            squares = [reference[s].square().sum(-1) for reference in self.references]
+            flat = torch.cat(squares)
+            ordinary = flat <= MASSIVE**2 * flat.median()
+            mean = flat[ordinary].mean().clamp(min=1e-12)
+            self.units.append([torch.where(x <= MASSIVE**2 * flat.median(), mean, x) for x in squares])
 
     def loss(self, indices: Sequence[int]) -> Float[Tensor, ""]:
         """L_act over the drawn reads, each position with the same weight."""
@@ -90,7 +97,8 @@ class LatentRetain:
         for s, space in enumerate(self.spaces):
             now = self._codes(space, values[space.site][rows, columns])
             before = torch.cat([self.references[i][s] for i in indices])
-            total.append((now - before).square().sum(-1).mean() / self.units[s])
+            unit = torch.cat([self.units[s][i] for i in indices])
+            total.append(((now - before).square().sum(-1) / unit).mean())
         return torch.stack(total).mean()
 
 
