@@ -61,16 +61,21 @@ def _drawn(name: str, table: Labelled) -> Iterator[Leftover]:
 
 
 def _slices(table: Labelled) -> Iterator[tuple[str, Labelled]]:
-    """The table itself, or one slice for each label of its ``phase`` and the first of its ``statistic``."""
-    names = [axis.name for axis in table.axes]
-    if len(names) > plots.MAX_DIMENSIONS and "statistic" in names:
-        first = table.axes[names.index("statistic")].labels[0]
-        table, statistic = plots.pick(table, "statistic", first), first
-        names = [axis.name for axis in table.axes]
-    else:
-        statistic = ""
-    if len(names) > plots.MAX_DIMENSIONS and "phase" in names:
-        for phase in table.axes[names.index("phase")].labels:
-            yield ", ".join(filter(None, (statistic, phase))), plots.pick(table, "phase", phase)
+    """The table itself; of a larger one its most telling slice, or one slice for each phase."""
+    said = []
+    for axis, wanted in TELLING.items():
+        labels = next((a.labels for a in table.axes if a.name == axis), ())
+        if len(table.axes) > plots.MAX_DIMENSIONS and labels:
+            label = wanted if wanted in labels else labels[0]
+            table = plots.pick(table, axis, label)
+            said.append(label)
+    phases = next((a.labels for a in table.axes if a.name == "phase"), ())
+    if len(table.axes) > plots.MAX_DIMENSIONS and phases:
+        for phase in phases:
+            yield ", ".join((*said, phase)), plots.pick(table, "phase", phase)
         return
-    yield statistic, table
+    yield ", ".join(said), table
+
+
+TELLING = {"statistic": "mean", "quantity": "change"}
+"""Axes of which one label is drawn where an array has too many axes for a picture."""

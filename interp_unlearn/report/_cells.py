@@ -77,12 +77,29 @@ def behaviour_cell(
             _interval(_table(comparison, "behaviour_intervals", who), name, metric),
         ]
         lines += [f"{m}: {float(table.at(set=name, metric=m)):.3f}" for m in others if m in axes["metric"]]
+        lines.append(_paired_change(comparison, who, name, metric))
         chance = _of(table.config.get("chance"), name)
         if metric == "choice" and chance is not None:
             lines.append(f"chance: {chance:.2f}")
         return Cell(f"{value:.3f}" if metric == "probability" else f"{value:.2f}", _lines(lines), value)
 
     return cell
+
+
+def _paired_change(comparison: Comparison, who: str, name: str, metric: str) -> str:
+    run = comparison.runs.get(who)
+    table = run.tables.get("behaviour_change") if run else None
+    axes = {a.name: a.labels for a in table.axes} if table else {}
+    if (
+        table is None
+        or name not in axes.get("set", ())
+        or metric not in axes.get("metric", ())
+        or "quantity" not in axes
+    ):
+        return ""
+    change, low, high = (float(table.at(set=name, metric=metric, quantity=q)) for q in ("change", "low", "high"))
+    bounds = "" if math.isnan(low) else f", 95 % interval {low:+.3f} to {high:+.3f}"
+    return f"change on the same prompts {change:+.3f}{bounds}"
 
 
 def _why_empty(comparison: Comparison, sets: tuple[str, ...]) -> str:

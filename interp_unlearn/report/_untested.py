@@ -30,19 +30,19 @@ TABLES: Mapping[str, str] = {
     "text_loss.after": "loss on general text",
     "relearn.after": "relearning of the forgotten facts",
     "weights.relative_change": "which weights changed",
-    "lens.after": "the logit lens by layer",
+    "lens_": "the logit lens by layer",
 }
 
 ATTACKS: Mapping[str, str] = {
     "stitch": "putting the original upper layers on the edited lower ones",
-    "quantis": "quantising the edited weights",
+    "quant": "quantising the edited weights",
     "prompt": "prompts made to extract (prefixes, few-shot, other languages, role play)",
     "sampl": "sampling many answers",
     "noise": "noise on or pruning of the weights",
     "patch": "patching activations of the original into the edited model, and back",
     "mia": "membership inference",
 }
-"""Attacks and measures known to the field, by a part of the name under which a run would save them."""
+"""Attacks and measures known to the field, by the beginning of the name under which a run would save them."""
 
 LIMITS = (
     "Answers were scored on the fixed prompts listed here; other wordings, languages and conversations were not asked.",
@@ -56,10 +56,9 @@ def untested(comparison: Comparison) -> tuple[str, ...]:
     evidence, tables = comparison.names("evidence"), comparison.names("tables")
     kinds = {name.partition("/")[0] for name in evidence}
     said = [f"Not measured: {what}." for kind, what in EVIDENCE.items() if not _any(kinds, kind)]
-    said += [f"Not measured: {what}." for name, what in TABLES.items() if name not in tables]
+    said += [f"Not measured: {what}." for start, what in TABLES.items() if not any(n.startswith(start) for n in tables)]
     said += _sets(comparison)
-    saved = " ".join((*kinds, *tables)).lower()
-    attacks = [what for part, what in ATTACKS.items() if part not in saved]
+    attacks = [what for start, what in ATTACKS.items() if not any(n.startswith(start) for n in (*kinds, *tables))]
     if attacks:
         said.append(f"Not tried: {'; '.join(attacks)}.")
     if not any(name.endswith(f".{GOLD}") for name in tables):

@@ -9,7 +9,8 @@ import pytest
 
 from interp_unlearn._core import Axis, Evidence, Labelled, append_jsonl, numpy_rng, write_json
 
-SETS = {"forget_train": 6, "forget_heldout": 6, "same_answer": 4, "retain_train": 60, "neighbours": 40}
+SETS = {"base": 6, "paraphrased": 6, "same_answer": 4, "retain": 60, "neighbours": 40}
+FIELDS = {"base": "forget_train", "paraphrased": "forget_heldout", "retain": "retain_train"}
 METRICS = ("probability", "exact", "choice")
 GROUPS = ("target", "known_eval", "unknown_eval")
 SITES = tuple(f"blocks.{i}.hook_resid_post" for i in (0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29))
@@ -92,7 +93,7 @@ class Synthetic:
         status = {"state": "done", "finished": list(seconds), "seconds": seconds, "message": ""}
         write_json(self.folder / "status.json", status)
         prompt = {"text": f"The capital of {self.target} is", "answer": "Tokyo", "entity": "country:JP"}
-        sets = {k: {"name": k, "prompts": [prompt] * n, "why_empty": ""} for k, n in SETS.items()}
+        sets = {FIELDS.get(k, k): {"name": k, "prompts": [prompt] * n, "why_empty": ""} for k, n in SETS.items()}
         sets["multi_hop"] = {"name": "multi_hop", "prompts": [], "why_empty": "no second hop leads through a capital"}
         entity = {"id": "country:JP", "name": self.target, "type": "country"}
         mention = [{"id": "m0", "text": "I have read about {name}."}]
@@ -113,13 +114,13 @@ class Synthetic:
         left, damage = self.how(phase)
         values = np.empty((len(SETS), 3))
         for i, name in enumerate(SETS):
-            factor = left if name.startswith("forget") else 1 - damage
+            factor = left if name in ("base", "paraphrased") else 1 - damage
             values[i] = 0.45 * factor, 0.98 * factor, max(0.1, factor)
         axes = {"set": tuple(SETS), "metric": METRICS}
         facts = {"mask_policy": "answer tokens", "config": {"n": SETS, "chance": dict.fromkeys(SETS, 0.1)}}
         self.save(labelled(f"behaviour.{phase}", values, axes, **facts))
         bounds = np.stack([values - 0.08, np.minimum(values + 0.05, 1)], -1).clip(0)
-        unit = {"config": {"unit": {**dict.fromkeys(SETS, "entity"), "forget_train": "template"}}}
+        unit = {"config": {"unit": {**dict.fromkeys(SETS, "entity"), "base": "template"}}}
         self.save(labelled(f"behaviour_intervals.{phase}", bounds, {**axes, "bound": ("low", "high")}, **unit))
         prompts = [f"{name}/{i}" for name, n in SETS.items() for i in range(n)]
         rows = np.repeat(values, list(SETS.values()), axis=0).round(3)
@@ -193,6 +194,10 @@ class Synthetic:
         found.append(evidence("two_sample.energy/residual", math.nan, n=0, reason=reason))
         config = {"identical": True}
         found.append(evidence("parity", 0.0, direction="low", n=48, mask_policy="all", config=config))
+        areas = {"target": 0.3 + 0.2 * self.t, "never known": 0.5, "original": 0.9}
+        areas |= {"gold": 0.49} if "gold" in self.phases else {}
+        facts = {"metric": "probability", "steps": 24, "areas": areas, "faster_than_never_known": self.t < 0.5}
+        found.append(evidence("relearn.heldout", areas["target"], control=0.49, n=6, config=facts))
         margins = np.stack([np.linspace(0, 9, 30), np.linspace(0, 9 * (1 - self.strength), 30)])
         layers = labelled("mean margin", margins, {"phase": ("before", "after"), "layer": LAYERS}, 6)
         found.append(

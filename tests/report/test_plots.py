@@ -190,7 +190,11 @@ def test_evidence_dots_show_value_interval_control_original_and_gold():
 def test_generic_pictures():
     assert plots.generic(table([1, 2], step=("1", "10"))).data[0].type == "scatter"
     assert plots.generic(table([1, 2], kind=("a", "b"))).data[0].type == "bar"
-    assert plots.generic(table([[1, 2]], row="r", column=("a", "b"))).data[0].type == "heatmap"
+    heat = plots.generic(table([[1, 2]], row="r", column=("a", "b"))).data[0]
+    assert (heat.type, list(heat.x), heat.texttemplate) == ("heatmap", ["a", "b"], "%{z:.3g}")
+    upright = plots.generic(table([[1, 2]], row="r", column=("a name that is long", "b"))).data[0]
+    assert list(upright.y) == ["a name that is long", "b"]
+    assert np.asarray(upright.z).tolist() == [[1], [2]]
     with pytest.raises(ValueError, match="needs one or two"):
         plots.generic(table([[[1]]], a="1", b="2", c="3"))
     with pytest.raises(ValueError, match="needs one or two"):

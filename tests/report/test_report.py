@@ -129,6 +129,10 @@ def test_headline_shows_saved_numbers_and_marks_the_nearest_to_gold(html, page):
     assert text["npo"][9] == "+2.4 %"
     assert text["sae_guided"][10] == "0.93"
     assert text["ga"][12] == "0.90 / 0.62"
+    assert (text["original"][13], text["ga"][13], text["gold"][13]) == ("0.90", "0.35 / 0.49", "0.49")
+    assert "faster than never known" in cells["ga"][13][0]
+    assert "faster than never known" not in cells["sae_guided"][13][0]
+    assert "backwards" not in table  # no run asked that, and the column is optional
     assert 'class="best"' in cells["sae_guided"][10][1]
     assert not any('class="best"' in value for _, value in cells["gold"] + cells["original"])
     assert "n = 6 prompts" in cells["npo"][3][0]
