@@ -23,7 +23,7 @@ GRIDS: dict[str, dict[str, Any]] = {
         "base": {
             "model": {"name": "smollm2-135m"},
             "world": {"name": "countries"},
-            "latents": {"sae": "smollm2-135m", "second": "smollm2-135m/second"},
+            "latents": {"sae": "smollm2-135m/l12-topk-4608", "second": "smollm2-135m/l12-topk-2304"},
         },
         "targets": [{"entities": [name], "relations": ["capital"]} for name in ("Japan", "Egypt", "Brazil")],
         "seeds": (0, 1, 2),
@@ -45,7 +45,7 @@ GRIDS: dict[str, dict[str, Any]] = {
             "latents": {"sae": "train", "second": "train"},
             "evidence": {"layer_stride": 1},
         },
-        "targets": [{"entities": [f"entity:{i}"]} for i in (0, 1, 2)],
+        "targets": [{"entities": [f"person-{i}"]} for i in (0, 1, 2)],
         "seeds": (0, 1, 2),
         "recipes": [
             {"name": "ga", "objective": "ga"},

@@ -26,7 +26,7 @@ BASE: dict[str, Any] = {
             "lr": 5e-3,
         },
     },
-    "target": {"entities": ["entity:0"]},
+    "target": {"entities": ["person-0"]},
     "latents": {"sae": "train"},
     "evidence": {"layer_stride": 1},
 }

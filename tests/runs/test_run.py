@@ -172,7 +172,7 @@ def test_foreign_folders_and_other_configs_are_refused(
 
 def test_an_unknown_entity_is_nothing_to_forget(cache: Path, make_config):
     config = dataclasses.replace(
-        make_config(), target=dataclasses.replace(make_config().target, entities=("unknown:0",))
+        make_config(), target=dataclasses.replace(make_config().target, entities=("unknown-person-0",))
     )
     with pytest.raises(NothingToForgetError, match="nothing to forget"):
         open_workbench(config)
