@@ -118,9 +118,7 @@ def fresh_import(tmp_path_factory) -> dict:
     home, cwd = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("cwd")
     env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_", "COV_"))}
     env.update(HOME=str(home), PYTHONPATH=str(PACKAGE.parent), PYTHONDONTWRITEBYTECODE="1")
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-c", PROBE], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     found["files"] = [str(path) for folder in (home, cwd) for path in folder.rglob("*")]

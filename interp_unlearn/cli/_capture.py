@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import typer
 
@@ -23,15 +24,16 @@ def capture_command(
 ) -> None:
     """Write the activations of TEXT at one site into an on-disk store that resumes after a kill."""
     from interp_unlearn._core import DataError
-    from interp_unlearn.hooked import MASK_POLICIES, write_store
+    from interp_unlearn.hooked import MASK_POLICIES, MaskPolicy, write_store
     from interp_unlearn.latents import token_rows
     from interp_unlearn.zoo import open_model
 
     if not text.exists():
         raise DataError(f"{text} does not exist; give a text file")
-    if mask_policy not in MASK_POLICIES:
+    policy = next((p for p in get_args(MaskPolicy) if p == mask_policy), None)
+    if policy is None:
         raise DataError(f"--mask-policy {mask_policy} is not one of {', '.join(MASK_POLICIES)}")
     opened = open_model(model)
     rows = token_rows(opened, text.read_text(encoding="utf-8").split("\n\n"), length)
-    store = write_store(opened, rows, site, out, batch_size=batch_size, mask_policy=mask_policy)
+    store = write_store(opened, rows, site, out, batch_size=batch_size, mask_policy=policy)
     console.print(f"{len(store)} rows of {site} in {out}", highlight=False, soft_wrap=True)

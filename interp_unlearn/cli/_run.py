@@ -48,11 +48,10 @@ def run_command(
     configs = load_configs(config)
     folder = out or Path("runs") / config.stem
     with progress_bar() as progress:
-        done = (
-            run_many(configs, folder, progress=progress)
-            if len(configs) > 1
-            else [run(configs[0], folder, progress=progress)]
-        )
+        if len(configs) == 1:
+            done = [run(next(iter(configs)), folder, progress=progress)]
+        else:
+            done = run_many(configs, folder, progress=progress)
         progress("writing the report", 0, 0)
         report = write_report([d.path for d in done], folder / "report.html")
     print_table(done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import typer
 from rich.table import Table
@@ -22,7 +23,7 @@ def train_command(
 ) -> None:
     """Collect activations of the recipe's texts, then train an SAE through sae-lens and save it in SAELens format."""
     from interp_unlearn._core import ConfigError
-    from interp_unlearn.hooked import write_store
+    from interp_unlearn.hooked import MaskPolicy, write_store
     from interp_unlearn.latents import SAETrainConfig, token_rows, train_sae
     from interp_unlearn.zoo import open_model
 
@@ -38,7 +39,8 @@ def train_command(
         documents = [d for file in files for d in file.read_text(encoding="utf-8").split("\n\n")]
         rows = token_rows(model, documents, config.context)[: max(1, config.max_tokens // config.context)]
         progress(f"collecting activations of {len(rows)} rows", 0, 0)
-    store = write_store(model, rows, config.site, out / "activations", mask_policy=config.mask_policy)
+    policy = next(p for p in get_args(MaskPolicy) if p == config.mask_policy)
+    store = write_store(model, rows, config.site, out / "activations", mask_policy=policy)
     train_sae(config, out, data=store)
     console.print(f"SAE: {out}", highlight=False, soft_wrap=True)
 

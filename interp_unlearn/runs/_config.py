@@ -234,7 +234,7 @@ def _section(kind: type[S], data: Mapping[str, Any], key: str) -> S:
     names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     _known_keys(table, set(names), f"{key}.")
     for name, value in table.items():
-        if kind is TargetSpec:
+        if key == "target":
             listed = isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
             _need(listed, f"{key}.{name}", value, f'write a list, e.g. {name} = ["{value}"]')
         expected = _default_type(kind, name)
