@@ -2,8 +2,8 @@
 
 Example:
     >>> scores = behaviour_by_prompt(model, task)          # one number per prompt and metric, to keep
-    >>> scores.summary().at(set="forget_heldout", metric="exact")
-    >>> behaviour_intervals(scores).at(set="forget_heldout", metric="exact")
+    >>> scores.summary().at(set="paraphrased", metric="exact")
+    >>> behaviour_intervals(scores).at(set="paraphrased", metric="exact")
 """
 
 from interp_unlearn.metrics._behaviour import behaviour as behaviour

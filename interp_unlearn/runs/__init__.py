@@ -3,7 +3,7 @@
 Example:
     >>> config = load_configs("japan.toml")[0]
     >>> folder = run(config, "runs/japan")
-    >>> folder.table("behaviour.after").at(set="forget_heldout", metric="exact")
+    >>> folder.table("behaviour.after").at(set="paraphrased", metric="exact")
 """
 
 from interp_unlearn.runs._config import EvidenceSpec as EvidenceSpec
