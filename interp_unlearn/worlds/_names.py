@@ -27,6 +27,7 @@ from interp_unlearn._core import DataError, numpy_rng
 from interp_unlearn.worlds._files import read_data
 
 Style = Literal["letters", "words"]
+_UGLY = re.compile(r"^[^aeiouy]{3}|[^aeiouy]{4}|[^aeiouy]{3}$|^[^aeiouy]+$|shit|fuck")
 _ORDINARY = re.compile(r"(?!Fuck|Sex|Porn|Shit|Jew)[A-Z][a-z'’]+")
 STYLE_OF_TYPE: dict[str, Style] = {"movie": "words", "song": "words"}
 
@@ -112,7 +113,7 @@ def invent_names(
     The i-th invented name copies the shape of a real one: the number of words, small words (``of``, ``the``),
     capitals, and the number of tokens of each word. Shapes are taken in equal shares, so with n a multiple of
     ``len(like)`` the token counts of both groups are distributed alike. A shape that cannot be filled is replaced by
-    the next one of equal token count.
+    the one whose length is nearest.
 
     Args:
         tokenizer: The model's; None matches the number of letters instead.
@@ -141,13 +142,17 @@ def invent_names(
 
 
 def _invent(maker: _Maker, shape: str, taboo: set[str], like: Sequence[str]) -> str:
+    """A new name of the shape of ``shape``, or else of the real name whose length is nearest."""
     length = maker.count(shape)
-    others = [o for o in sorted(like, key=lambda o: (abs(maker.count(o) - length), o)) if o != shape]
-    for model in (shape, *others[:30]):
-        for _ in range(12):
-            name = maker.name(model)
-            if name is not None and not _is_real(name, taboo):
-                return name
+    models = {maker.pattern(shape): shape}
+    for other in sorted(like, key=lambda o: (abs(maker.count(o) - length), o)):
+        models.setdefault(maker.pattern(other), other)
+    for loose in (False, True):
+        for model in models.values():
+            for _ in range(12):
+                name = maker.name(model, loose)
+                if name is not None and not _is_real(name, taboo):
+                    return name
     raise DataError(f"no more names like {shape!r} can be invented; ask for fewer, or for a wider set of real names")
 
 
@@ -184,14 +189,18 @@ class _Maker:
             self._counts[text] = token_count(self._tokenizer, text)
         return self._counts[text]
 
-    def name(self, model: str) -> str | None:
-        """A name of the shape of ``model``, or None if a word could not be made this time."""
-        words = [self._word(w) for w in model.split()]
+    def pattern(self, name: str) -> tuple[int | str, ...]:
+        """The shape of a name: the length of each word, small words as they are."""
+        return tuple(self.count(w) if w[0].isupper() else w for w in name.split())
+
+    def name(self, model: str, loose: bool = False) -> str | None:
+        """A name of the shape of ``model``, or None if a word cannot be made; ``loose`` spells less like real names."""
+        words = [self._word(w, loose) for w in model.split()]
         if any(w is None for w in words):
             return None
         return " ".join(w for w in words if w is not None)
 
-    def _word(self, word: str) -> str | None:
+    def _word(self, word: str, loose: bool) -> str | None:
         if not word[0].isupper():
             return word
         wanted = self.count(word)
@@ -201,10 +210,10 @@ class _Maker:
         if wanted == 1 and self._tokenizer is not None:
             return self._fragments[self._draw(len(self._fragments))] if self._fragments else None
         spares = self._spares[wanted]
-        if spares or wanted in self._hopeless:
+        if spares or (wanted in self._hopeless and not loose):
             return spares.pop() if spares else None
         for _ in range(600):
-            made = self._spell()
+            made = self._spell(0.5 if loose else 0.0)
             if made is None or any(r.startswith(made.lower()) for r in self._real):
                 continue
             if self.count(made) == wanted:
@@ -216,25 +225,27 @@ class _Maker:
     def _draw(self, n: int) -> int:
         return int(self._rng.random() * n)
 
-    def _spell(self) -> str | None:
+    def _spell(self, looseness: float) -> str | None:
         """One word after the letter triples of the real ones, or None if it came out too short or too long."""
         text = "^^"
         while len(text) < 16 and text[-1] != "$":
-            letters, edges = self._next[text[-2:]]
+            state = text[-1:] if self._rng.random() < looseness else text[-2:]
+            letters, edges = self._next[state]
             text += letters[int(np.searchsorted(edges, self._rng.random() * edges[-1], side="right"))]
         word = text[2:].rstrip("$")
-        if "shit" in word or "fuck" in word:
+        if not 4 <= len(word) <= 12 or _UGLY.search(word):
             return None
-        return word.capitalize() if 4 <= len(word) <= 12 and set(word) & set("aeiouy") else None
+        return word.capitalize()
 
 
 def _triples(words: Sequence[str]) -> dict[str, tuple[list[str], np.ndarray]]:
-    """For each pair of letters the possible next ones and the running sum of their weights."""
+    """For each pair of letters, and each letter, the possible next ones and the running sum of their weights."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for word in words:
         padded = f"^^{word}$"
         for i in range(2, len(padded)):
             counts[padded[i - 2 : i]][padded[i]] += 1
+            counts[padded[i - 1]][padded[i]] += 1
     out = {}
     for state, following in sorted(counts.items()):
         letters = sorted(following)

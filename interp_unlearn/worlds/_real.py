@@ -39,15 +39,21 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
 
 
+def _gives_away(name: str, answer: str) -> bool:
+    """Whether the answer can be read off the name, as the language of the Czech Republic."""
+    return re.search(rf"\b{re.escape(answer)}\b", name) is not None
+
+
 @cache
 def _table(name: str) -> tuple[tuple[Entity, ...], tuple[Fact, ...], tuple[str, ...]]:
+    """Entities, direct facts and sources of a shipped table."""
     data = read_data(TABLES[name])
     entities, facts = [], []
     for row in data["rows"]:
         entity = Entity(slug(row["name"]), row["name"], data["type"], aliases=tuple(row["aliases"]))
         entities.append(entity)
         for relation, values in row.items():
-            if relation not in ("name", "aliases"):
+            if relation not in ("name", "aliases") and not _gives_away(row["name"], values[0]):
                 facts.append(Fact(entity.id, relation, values[0], tuple(values[1:])))
     return tuple(entities), tuple(facts), tuple(data["sources"])
 
@@ -91,7 +97,8 @@ def _derived(type: str, entities: Sequence[Entity], facts: Sequence[Fact]) -> li
             if unique("capital"):
                 out.append(Fact(entity.id, "capital_of", entity.name, names))
                 for relation in ("currency", "language", "continent"):
-                    out.append(replace(own[relation], relation=f"capital>{relation}"))
+                    if relation in own:
+                        out.append(replace(own[relation], relation=f"capital>{relation}"))
             if unique("demonym") and "capital" in own:
                 out.append(replace(own["capital"], relation="demonym>capital"))
         elif type == "person":

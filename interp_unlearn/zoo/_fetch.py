@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,9 @@ from interp_unlearn.zoo._entries import GgufPackage, entry_of, model_folder
 from interp_unlearn.zoo._load import quiet_transformers
 from interp_unlearn.zoo._manifest import is_valid, new_folder, sha256_of, write_manifest
 from interp_unlearn.zoo._tinyworld import tinyworld_folder
+
+_UNREADABLE = (ValueError, LookupError, OSError, RuntimeError, TypeError, struct.error)
+"""What the GGUF reader raises on a file that is cut or of an unknown kind."""
 
 
 def fetch_model(name: str, *, force: bool = False, progress: bool = True) -> Path:
@@ -126,7 +130,7 @@ def convert_gguf(gguf: Path, folder: Path, facts: dict[str, Any], *, progress: b
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **options)
             model: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **options)
-        except (ValueError, KeyError, OSError, NotImplementedError, RuntimeError, IndexError) as error:
+        except _UNREADABLE as error:
             raise FileFormatError(
                 f"{gguf} cannot be converted ({error}); it may be truncated or of an unknown kind"
             ) from error
