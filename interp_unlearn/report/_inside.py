@@ -51,6 +51,7 @@ def by_layer(comparison: Comparison) -> Pictures:
                         curves,
                         f"Share of the target's mentions called unknown by the probe {whose}",
                         "share",
+                        share=True,
                         forgotten="Forgotten: as high as in gold and for unknown entities (near 1).",
                         methods=comparison.methods,
                     )

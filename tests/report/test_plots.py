@@ -109,7 +109,7 @@ def test_lens_grid_shows_tokens_and_probabilities():
 def test_weight_map_places_layers_and_what_lies_outside():
     names = ("model.layers.1.mlp.down_proj.weight", "model.layers.0.mlp.down_proj.weight", "model.norm.weight")
     heat = plots.weight_map(table([0.1, 0.2, 0.3], policy="-", module=names), "npo").data[0]
-    assert list(heat.y) == ["0", "1", "outside the layers"]
+    assert list(heat.y) == ["0", "1", "other"]
     assert list(heat.x) == ["mlp.down_proj", "model.norm"]
     grid = np.asarray(heat.z)
     assert (grid[0, 0], grid[1, 0], grid[2, 1]) == (0.2, 0.1, 0.3)

@@ -19,6 +19,7 @@ def layer_curves(
     *,
     forgotten: str = "",
     methods: Sequence[str] = (),
+    share: bool = False,
     bands: Mapping[str, tuple[Labelled, Labelled]] | None = None,
 ) -> go.Figure:
     """One line per name, over layers.
@@ -29,6 +30,7 @@ def layer_curves(
         y: Title of the y axis, with its unit.
         forgotten: Which direction means forgotten, as a sentence.
         methods: See `styles`.
+        share: Whether the values are shares, to be shown on a scale from 0 to 1.
         bands: Name to a lower and an upper curve, shaded behind the line of that name.
 
     Returns:
@@ -52,6 +54,8 @@ def layer_curves(
             marker={"symbol": look.symbol, "size": 7},
             hovertemplate=f"<b>{plain(name)}</b>: %{{y:.4g}}<br>%{{customdata}}{footer(data)}<extra></extra>",
         )
+    if share:
+        fig.update_yaxes(range=[-0.03, 1.03])
     return whole_layers(finish(fig, title, forgotten, _depth_title(curves), y), curves.values())
 
 

@@ -19,7 +19,7 @@ def weight_map(table: Labelled, name: str = "", *, top: float | None = None) -> 
         top: Upper end of the colour scale, to compare several methods; default the largest value.
     """
     split = [split_module(label) for label in table.axes[0].labels]
-    outside = "outside the layers"
+    outside = "other"
     layers = sorted({layer for layer, _ in split if layer is not None})
     modules = list(dict.fromkeys(module for layer, module in split if layer is not None))
     others = [module for layer, module in split if layer is None]
