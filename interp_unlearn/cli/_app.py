@@ -21,13 +21,13 @@ HELP = """Look inside a model while it forgets.
 
 [bold]Your own run[/bold]: write a config and run it
 
-  [model]                    name = "smollm2-135m"          (or a path, or a hub id)
+  \\[model]                    name = "smollm2-135m"          (or a path, or a hub id)
 
-  [world]                    name = "countries"
+  \\[world]                    name = "countries"
 
-  [target]                   entities = ["Japan"]           relations = ["capital"]
+  \\[target]                   entities = ["Japan"]           relations = ["capital"]
 
-  [recipe]                   objective = "npo"
+  \\[recipe]                   objective = "npo"
 
   interp-unlearn run japan.toml --out runs/japan     Ctrl-C stops it, `resume runs/japan` continues it
 

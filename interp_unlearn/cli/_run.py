@@ -12,32 +12,30 @@ from interp_unlearn.cli._table import print_table
 
 @friendly
 def run_command(
-    config: Path = typer.Argument(
-        help="TOML file with [model], [world], [target] and one [recipe] or several [[recipe]]."
-    ),
+    config: Path = typer.Argument(help="TOML file: tables model, world, target, and one recipe or several."),
     out: Path | None = typer.Option(None, "--out", "-o", help="Folder of the run; default runs/<config name>."),
 ) -> None:
-    """Forget what CONFIG says, look inside before and after, attack, and write a report.
+    r"""Forget what CONFIG says, look inside before and after, attack, and write a report.
 
     Example config:
 
-        [model]
+        \[model]
         name = "smollm2-135m"
 
-        [world]
+        \[world]
         name = "countries"
 
-        [target]
+        \[target]
         entities = ["Japan"]
         relations = ["capital"]
 
-        [latents]
+        \[latents]
         sae = "smollm2-135m"
 
-        [[recipe]]
+        \[\[recipe]]
         objective = "npo"
 
-        [[recipe]]
+        \[\[recipe]]
         objective = "sae_guided"
 
     A second call with the same config continues an unfinished run; a finished one is only shown.
