@@ -53,7 +53,7 @@ def _table(name: str) -> tuple[tuple[Entity, ...], tuple[Fact, ...], tuple[str, 
         entity = Entity(slug(row["name"]), row["name"], data["type"], aliases=tuple(row["aliases"]))
         entities.append(entity)
         for relation, values in row.items():
-            if relation not in ("name", "aliases") and not _gives_away(row["name"], values[0]):
+            if relation not in ("name", "aliases"):
                 facts.append(Fact(entity.id, relation, values[0], tuple(values[1:])))
     return tuple(entities), tuple(facts), tuple(data["sources"])
 
@@ -97,8 +97,7 @@ def _derived(type: str, entities: Sequence[Entity], facts: Sequence[Fact]) -> li
             if unique("capital"):
                 out.append(Fact(entity.id, "capital_of", entity.name, names))
                 for relation in ("currency", "language", "continent"):
-                    if relation in own:
-                        out.append(replace(own[relation], relation=f"capital>{relation}"))
+                    out.append(replace(own[relation], relation=f"capital>{relation}"))
             if unique("demonym") and "capital" in own:
                 out.append(replace(own["capital"], relation="demonym>capital"))
         elif type == "person":
@@ -197,11 +196,13 @@ def _world(
         tokenizer, names, n_unknown, seed, sorted(exclude), style=STYLE_OF_TYPE.get(type, "letters")
     )
     train, held = general_text(corpus)
+    name_of = {e.id: e.name for e in entities}
+    direct = [f for f in facts if not _gives_away(name_of[f.subject], f.answer)]
     return World(
         name=name,
         entities=tuple(entities),
         unknown=tuple(Entity(f"unknown-{type}-{i}", n, type, invented=True) for i, n in enumerate(invented)),
-        facts=(*facts, *_derived(type, entities, facts)),
+        facts=(*direct, *_derived(type, entities, facts)),
         templates=templates_for(type),
         text_train=train,
         text_eval=held,

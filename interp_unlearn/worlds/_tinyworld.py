@@ -150,11 +150,11 @@ def _general_text(seed: int, part: str, n: int) -> tuple[str, ...]:
     def pick(kind: str) -> str:
         return words[kind][int(rng.integers(len(words[kind])))]
 
-    def clause() -> str:
-        one, verb, two = [pick("adjectives"), pick("nouns")], pick("verbs"), [pick("adjectives"), pick("nouns")]
-        return f"the {' '.join(one)} {verb} the {' '.join(two)}"
+    def sentence() -> str:
+        one, verb = f"{pick('adjectives')} {pick('nouns')}", pick("verbs")
+        return f"the {one} {verb} the {pick('adjectives')} {pick('nouns')} ."
 
-    return tuple(f"{clause()} and {clause()} ." for _ in range(n))
+    return tuple(sentence() for _ in range(n))
 
 
 def hidden_facts(world: World, target: Target | None) -> frozenset[tuple[str, str]]:
@@ -205,7 +205,7 @@ def tinyworld_vocabulary() -> list[str]:
     """Every word and syllable, in a fixed order that is the same for every seed and size."""
     data = read_data("tinyworld.json")
     texts = [t for type in ("person", "town") for groups in data[type].values() for group in groups for t in group]
-    texts += [w for group in data["text"].values() for w in group] + ["the and ."]
+    texts += [w for group in data["text"].values() for w in group] + ["the ."]
     words = {w for t in texts for w in t.replace("{name}", " ").split()}
     words |= {v for values in data["values"].values() for v in values}
     words |= {*data["countries"], *data["unknown_towns"]}
