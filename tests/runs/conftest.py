@@ -1,4 +1,4 @@
-"""A small TinyWorld, trained once for the whole session in a cache of its own."""
+"""A small TinyWorld, trained once for these tests in a cache of its own."""
 
 import os
 from collections.abc import Iterator
@@ -36,9 +36,9 @@ def tiny_config(name: str = "ga", **recipe: Any) -> RunConfig:
     return configs_from_dict({**BASE, "recipe": {"objective": "ga", "steps": 12, **recipe}}, name)[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder for models, gold models and SAEs of this session."""
+    """A cache folder for models, gold models and SAEs of these tests."""
     folder = tmp_path_factory.mktemp("cache")
     before = os.environ.get("INTERP_UNLEARN_CACHE")
     os.environ["INTERP_UNLEARN_CACHE"] = str(folder)
@@ -49,7 +49,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["INTERP_UNLEARN_CACHE"] = before
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bench(cache: Path) -> Workbench:
     return open_workbench(tiny_config())
 

@@ -62,11 +62,9 @@ def test_a_run_saves_what_the_architecture_promises(finished: list[RunFolder]):
 
 def test_the_target_was_known_and_gold_does_not_know_it(finished: list[RunFolder]):
     folder = finished[0]
-    recall = {
-        p: folder.table(f"behaviour.{p}").at(set="base", metric="exact") for p in ("before", "after", "gold")
-    }
-    assert recall["before"] > 0.9
-    assert recall["gold"] < 0.5
+    recall = {p: folder.table(f"behaviour.{p}").at(set="base", metric="exact") for p in ("before", "after", "gold")}
+    assert recall["before"] >= 0.5, "even this short training must teach the target's facts"
+    assert recall["gold"] <= recall["before"] - 0.3
     assert recall["after"] < recall["before"]
 
 
