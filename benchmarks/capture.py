@@ -2,8 +2,8 @@
 
     python benchmarks/capture.py --out capture.json
 
-Every way gives the same tensor (checked first). Repetitions are interleaved and their order rotates, so that noise of the
-machine hits all of them alike; what counts are the ratios inside one run.
+Every way gives the same tensor (checked first). Repetitions are interleaved and their order rotates, so that noise
+of the machine hits all of them alike; what counts are the ratios inside one run.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from interp_unlearn.hooked import HookedModel, capture, wrap, write_store
 from interp_unlearn.hooked._adapters import twin
@@ -99,13 +100,14 @@ def nnsight_ways(model: HookedModel, path: str) -> Iterator[tuple[str, Way]]:
 def sae_lens_ways(model: HookedModel, path: str, layer: int, d: int) -> Iterator[tuple[str, Way]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        from datasets import Dataset
         from sae_lens.load_model import HookedProxyLM
         from sae_lens.training.activations_store import ActivationsStore
 
     proxy = HookedProxyLM(twin(model.module), model.tokenizer, hook_names=[path])
     store = ActivationsStore(
         model=proxy,
-        dataset=None,
+        dataset=Dataset.from_dict({"tokens": [[1] * 64]}),  # never read: we hand the ids over ourselves
         streaming=False,
         hook_name=path,
         hook_head_index=None,
@@ -157,7 +159,7 @@ def compare(model: HookedModel, site: str, batch: int, length: int, repeats: int
             raise SystemExit(f"{name} returns something else: off by {gap:.1e}")
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
-    for repeat in range(repeats):
+    for repeat in tqdm(range(repeats), desc=f"{batch} × {length}"):
         for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
             begin = time.perf_counter()
             ways[name](ids)

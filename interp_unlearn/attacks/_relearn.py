@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from interp_unlearn._core import ModelError, TrainingDivergedError, generator
 from interp_unlearn.attacks._config import RelearnConfig
@@ -130,7 +131,7 @@ def _teach(
     return trace
 
 
-def answer_loss(model: HookedModel, encoded: AnswerBatch) -> torch.Tensor:
+def answer_loss(model: HookedModel, encoded: AnswerBatch) -> Float[Tensor, ""]:
     """Mean over prompts of the negative log-likelihood per answer token, in nats (scalar, with graph)."""
     logprobs = answer_logprobs(model.forward(encoded.batch), encoded)
     return -(logprobs.sum(1) / encoded.answer.sum(1)).mean()

@@ -1,17 +1,16 @@
 """Looking inside changes nothing: bit-identical logits, no hooks and no memory left behind."""
 
 import gc
-from pathlib import Path
 
 import pytest
 import torch
 
+from interp_unlearn._core import cache_dir
 from interp_unlearn.hooked import ParityReport, capture, edit, steer, wrap
 
 from .conftest import hook_count, random_batch, random_ids, shared_model
 
-GEMMA = Path.home() / ".cache" / "interp-unlearn" / "models" / "gemma-3-270m"
-SMOLLM2 = Path.home() / ".cache" / "interp-unlearn" / "models" / "smollm2-135m"
+GEMMA, SMOLLM2 = (cache_dir() / "models" / name for name in ("gemma-3-270m", "smollm2-135m"))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
