@@ -21,7 +21,10 @@ TINYWORLD = "tinyworld"
 MIX = {"facts": 0.7, "two_hop": 0.05, "mentions": 0.17, "text": 0.08}
 """Share of each kind of sentence in a training batch."""
 THREADS = 2
-"""Threads used for training, whatever the machine has: sums in another order would give other weights."""
+"""Threads used for training, whatever the machine has: sums in another order would give other weights.
+
+Narrow models use one.
+"""
 
 Progress = Callable[[str, int, int], object]
 
@@ -117,7 +120,7 @@ def _train_into(
     tokenizer = load_tokenizer(tinyworld_tokenizer())
     what = "training the TinyWorld model" if not hidden else "training the gold model"
     random, threads = torch.random.get_rng_state(), torch.get_num_threads()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(THREADS if config.d_model >= 128 else 1)
     try:
         seed_everything(config.seed)
         module = LlamaForCausalLM(_architecture(config, len(tokenizer)))
