@@ -3,7 +3,8 @@
     python benchmarks/capture.py --out capture.json
 
 Every way gives the same tensor (checked first). Repetitions are interleaved and their order rotates, so that noise
-of the machine hits all of them alike; what counts are the ratios inside one run.
+of the machine hits all of them alike; what counts are the ratios inside one run. Processor time is shown beside wall
+time: it does not count the time in which other programs had the processor.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def all_ways(model: HookedModel, site: str) -> dict[str, Way]:
 
 
 def compare(model: HookedModel, site: str, batch: int, length: int, repeats: int) -> dict[str, Any]:
-    """Seconds per call of every way on one shape."""
+    """Wall and processor seconds per call of every way on one shape."""
     ids = torch.randint(100, model.lm.d_vocab, (batch, length), generator=torch.Generator().manual_seed(0))
     ways = all_ways(model, site)
     want = capture(model, ids, [site])[site]
@@ -158,19 +159,28 @@ def compare(model: HookedModel, site: str, batch: int, length: int, repeats: int
         if gap > 1e-4:
             raise SystemExit(f"{name} returns something else: off by {gap:.1e}")
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    processor: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
     for repeat in tqdm(range(repeats), desc=f"{batch} × {length}"):
         for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
-            begin = time.perf_counter()
+            begin, began = time.perf_counter(), time.process_time()
             ways[name](ids)
             seconds[name].append(time.perf_counter() - begin)
-    ours = seconds[OURS]
+            processor[name].append(time.process_time() - began)
+
+    def ratio(times: dict[str, list[float]], name: str) -> float:
+        """Median over repetitions of their own ratio: slow drifts of the machine cancel."""
+        return statistics.median(theirs / ours for theirs, ours in zip(times[name], times[OURS], strict=True))
+
     return {
         name: {
             "median_s": statistics.median(times),
             "tokens_per_s": batch * length / statistics.median(times),
-            "ours_over_this": statistics.median(times) / statistics.median(ours),
+            "ours_over_this": ratio(seconds, name),
+            "median_cpu_s": statistics.median(processor[name]),
+            "ours_over_this_cpu": ratio(processor, name),
             "seconds": times,
+            "cpu_seconds": processor[name],
         }
         for name, times in seconds.items()
     }
@@ -234,9 +244,10 @@ def loaded(model: str) -> Iterator[HookedModel]:
 
 
 def table(shape: str, results: dict[str, Any]) -> None:
-    print(f"\n{shape}\n{'':52}{'ms':>9}{'tokens/s':>11}{'ours is':>10}")
+    print(f"\n{shape}\n{'':48}{'ms':>9}{'tokens/s':>11}{'ours is':>10}{'CPU ms':>10}{'ours is':>10}")
     for name, row in results.items():
-        print(f"{name:52}{row['median_s'] * 1e3:9.1f}{row['tokens_per_s']:11.0f}{row['ours_over_this']:9.2f}×")
+        wall = f"{row['median_s'] * 1e3:9.1f}{row['tokens_per_s']:11.0f}{row['ours_over_this']:9.2f}×"
+        print(f"{name:48}{wall}{row['median_cpu_s'] * 1e3:10.1f}{row['ours_over_this_cpu']:9.2f}×", flush=True)
 
 
 def main() -> None:
@@ -244,6 +255,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m", help="zoo name, path or hub id")
     parser.add_argument("--site", default="blocks.12.hook_resid_post")
     parser.add_argument("--repeats", type=int, default=15, help="of 16 × 64 tokens; 1 × 16 gets four times as many")
+    parser.add_argument("--shapes", nargs="*", default=["16x64", "1x16"], help="batch x length")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=1_000_000, help="streamed to the store; 0 leaves that part out")
     parser.add_argument("--out", type=Path, help="JSON file for all numbers")
@@ -260,9 +272,10 @@ def main() -> None:
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }
     with loaded(arguments.model) as model:
-        for batch, length, times in ((16, 64, 1), (1, 16, 4)):
-            shape = f"{batch} × {length}"
-            report[shape] = compare(model, arguments.site, batch, length, arguments.repeats * times)
+        for shape in arguments.shapes:
+            batch, length = (int(n) for n in shape.split("x"))
+            repeats = arguments.repeats * (4 if batch * length < 256 else 1)
+            report[shape] = compare(model, arguments.site, batch, length, repeats)
             table(shape, report[shape])
     if arguments.tokens:
         with tempfile.TemporaryDirectory() as folder:
