@@ -23,33 +23,44 @@ def default_layer(shape: LanguageShape) -> int:
     return min(shape.n_layers - 1, max(0, round(MIDDLE * shape.n_layers)))
 
 
-def _representation(layer: int) -> dict[str, Any]:
-    return {
-        "trainable": {"layers": [max(0, layer - BEHIND), layer], "modules": ["mlp_out", "attn_out"]},
-        "lr": 5e-4,
-        "warmup": 5,
-        "batch_size": 8,
-        "retain_batch_size": 12,
-    }
+def _blocks_behind(shape: LanguageShape, layer: int) -> dict[str, Any]:
+    """All of MLP and attention in the blocks behind the read one (MLP output weights where the MLP is no module)."""
+    separate = all(
+        p is not None and p.rpartition(".")[0] != b for p, b in zip(shape.mlp_out, shape.blocks, strict=True)
+    )
+    return {"layers": [max(0, layer - BEHIND), layer], "modules": ["mlp" if separate else "mlp_out", "attn"]}
 
 
-def _sae_guided(layer: int) -> dict[str, Any]:
+def _sae_guided(shape: LanguageShape, layer: int) -> dict[str, Any]:
     options = {
-        "target": "mean",
+        "target": "sampled",
+        "pairing": "entity",
         "per_template": True,
         "gradient": "straight_through",
         "lambda_": 0.5,
-        "alpha": 10.0,
+        "alpha": 300.0,
         "retain_space": "residual",
         "retain_positions": "all",
         "text_windows": 48,
     }
-    return {**_representation(layer), "options": options, "sampler_options": {"by_kind": True}, "steps": 80}
+    return {
+        "options": options,
+        "trainable": _blocks_behind(shape, layer),
+        "sampler_options": {"by_kind": True},
+        "steps": 80,
+        "lr": 2e-4,
+        "warmup": 5,
+        "schedule": "linear",
+        "batch_size": 8,
+        "retain_batch_size": 16,
+    }
 
 
 def _rmu(layer: int) -> dict[str, Any]:
-    options = {"layer": layer, "coefficient": 2.0, "scale": "norm", "alpha": 10.0}
-    return {**_representation(layer), "options": options, "steps": 80}
+    options = {"layer": layer, "coefficient": 2.0, "scale": "norm", "alpha": 10.0, "text_windows": 48}
+    sizes = {"batch_size": 8, "retain_batch_size": 16}
+    trainable = {"layers": [max(0, layer - 2), layer], "modules": ["mlp_out"]}
+    return {"options": options, "trainable": trainable, "steps": 80, "lr": 2e-4, "warmup": 5, **sizes}
 
 
 def _output(steps: int, lr: float, **options: Any) -> dict[str, Any]:
@@ -81,12 +92,12 @@ def default_recipe(
     if not 0 <= layer < shape.n_layers:
         raise ConfigError(f"layer is {layer}, but the model has blocks 0…{shape.n_layers - 1}")
     tables: dict[str, dict[str, Any]] = {
-        "ga": _output(20, 2e-5),
+        "ga": _output(10, 1e-5),
         "grad_diff": _output(40, 2e-5),
         "npo": _output(60, 2e-5, beta=0.1, text_windows=32),
     }
     if objective == "sae_guided":
-        table = _sae_guided(layer)
+        table = _sae_guided(shape, layer)
     elif objective == "rmu":
         table = _rmu(layer)
     else:

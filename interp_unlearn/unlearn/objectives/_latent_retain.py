@@ -39,7 +39,8 @@ class LatentRetain:
     ) -> None:
         self.prefix = prefix
         self.model = prefix.model
-        self.spaces = spaces
+        by_site = {space.site: space for space in spaces}
+        self.spaces = list(by_site.values()) if measure == "residual" else list(spaces)
         self.measure = measure
         self.everywhere = everywhere
         self.reads: list[Read] = []

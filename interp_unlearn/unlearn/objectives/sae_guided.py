@@ -59,6 +59,7 @@ class SAEGuidedOptions:
         loss: ``attract`` (R-A), ``push`` (R-3) or ``literal`` (R-0).
         basis: ``sae``, or its controls: the residual stream (R-4), a random dictionary or principal components.
         layers: Layers to read; empty means those of the SAEs given.
+        residual_layers: Further layers whose residual stream takes part in the same loss, beside the basis.
         latents: Which coordinates D sees: all, or the union of the k best known and unknown latents (R-3 always
             selects).
         k: Latents a side when selecting.
@@ -83,6 +84,7 @@ class SAEGuidedOptions:
     loss: Literal["attract", "push", "literal"] = "attract"
     basis: Basis = "sae"
     layers: tuple[int, ...] = ()
+    residual_layers: tuple[int, ...] = ()
     latents: Literal["all", "selected"] = "all"
     k: int = 10
     distance: Distance = "l2"
@@ -108,7 +110,14 @@ class SAEGuidedOptions:
         require(self.references >= 2, f"options.references is {self.references}; use at least 2 entities a side")
         require(self.text_windows >= 0, f"options.text_windows is {self.text_windows}; use 0 or a number of windows")
         require(self.text_tokens >= 2, f"options.text_tokens is {self.text_tokens}; use at least 2")
-        require(min((*self.layers, 0)) >= 0, f"options.layers is {list(self.layers)}; layers count from 0")
+        for name in ("layers", "residual_layers"):
+            layers = getattr(self, name)
+            require(min((*layers, 0)) >= 0, f"options.{name} is {list(layers)}; layers count from 0")
+        require(
+            self.loss != "push" or not self.residual_layers,
+            "options.loss = 'push' needs latents that fire, which the residual stream does not have; "
+            "leave residual_layers empty",
+        )
         require(
             self.loss != "literal" or self.target != "mmd",
             "options.loss = 'literal' is a difference of distances and has no 'mmd' version; use target = 'mean' or "
@@ -141,7 +150,9 @@ class SAEGuided(Objective):
         self.model = model
         for sae in ctx.saes.values():
             check_sae(model, sae)
-        self.sites = sites_of(model, options.basis, options.layers, ctx.saes)
+        basis_sites = sites_of(model, options.basis, options.layers, ctx.saes)
+        residual_sites = sites_of(model, "residual", options.residual_layers, {}) if options.residual_layers else []
+        self.sites = list(dict.fromkeys([*basis_sites, *residual_sites]))
         templates = shared_templates(task)
         known, unknown = task.known_ref[: options.references], task.unknown_ref[: options.references]
         if not templates or not task.target_entities:
@@ -165,7 +176,10 @@ class SAEGuided(Objective):
         self.target_starts = [values[self.prefix.site] for values in before if self.prefix.site]
         values = {site: torch.cat([r[site][1:] for r in references]) for site in self.sites}
         straight = options.gradient == "straight_through"
-        self.spaces = make_spaces(self.sites, options.basis, ctx.saes, values, seed=ctx.seed, straight_through=straight)
+        self.spaces = [
+            *make_spaces(basis_sites, options.basis, ctx.saes, values, seed=ctx.seed, straight_through=straight),
+            *make_spaces(residual_sites, "residual", {}, values, seed=ctx.seed, straight_through=False),
+        ]
         split = len(known_reads)
         self.targets: list[ForgetTargets] = [
             make_targets(
