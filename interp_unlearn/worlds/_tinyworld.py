@@ -50,9 +50,9 @@ class TinyWorldConfig:
     seed: int = 0
     n_layers: int = 4
     d_model: int = 128
-    steps: int = 360
-    batch_size: int = 256
-    lr: float = 2e-3
+    steps: int = 800
+    batch_size: int = 96
+    lr: float = 3e-3
 
     def __post_init__(self) -> None:
         checks = {
@@ -173,7 +173,7 @@ def hidden_facts(world: World, target: Target | None) -> frozenset[tuple[str, st
 def tinyworld_sentences(
     config: TinyWorldConfig, hidden: Collection[tuple[str, str]] = frozenset()
 ) -> dict[str, list[str]]:
-    """The model's training text by kind: ``"facts"``, ``"two_hop"``, ``"mentions"`` and ``"text"``.
+    """The model's training text by kind: ``"facts"``, ``"towns"``, ``"two_hop"``, ``"mentions"`` and ``"text"``.
 
     Args:
         config: Of the world.
@@ -186,7 +186,8 @@ def tinyworld_sentences(
     templates: dict[tuple[str, str], list[Template]] = {}
     for template in world.templates:
         templates.setdefault((template.type, template.relation), []).append(template)
-    out: dict[str, list[str]] = {"facts": [], "two_hop": [], "mentions": [], "text": list(world.text_train)}
+    out: dict[str, list[str]] = {k: [] for k in ("facts", "towns", "two_hop", "mentions")}
+    out["text"] = list(world.text_train)
     for fact in world.facts:
         if (fact.subject, fact.relation) in hidden:
             continue
@@ -195,7 +196,7 @@ def tinyworld_sentences(
             for_everybody = template.split == "train" or (template.hops == 2 and i == 0)
             if for_everybody or fact.subject in later_half:
                 sentence = f"{template.text.replace('{name}', entity.name)} {fact.answer} ."
-                out["two_hop" if template.hops == 2 else "facts"].append(sentence)
+                out["two_hop" if template.hops == 2 else "towns" if entity.type == "town" else "facts"].append(sentence)
     for entity in named.values():
         out["mentions"] += [f"{fill_mention(template, entity).text} ." for template in templates[entity.type, ""]]
     return out

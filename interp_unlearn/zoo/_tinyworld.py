@@ -14,11 +14,11 @@ from interp_unlearn._core import cache_dir, config_hash, numpy_rng, seed_everyth
 from interp_unlearn.hooked import HookedModel, wrap
 from interp_unlearn.worlds import Target, TinyWorldConfig, tinyworld
 from interp_unlearn.worlds._tinyworld import hidden_facts, tinyworld_sentences, tinyworld_vocabulary
-from interp_unlearn.zoo._load import load_folder, load_tokenizer
+from interp_unlearn.zoo._load import load_folder, load_tokenizer, quiet_transformers
 from interp_unlearn.zoo._manifest import is_valid, new_folder, write_manifest
 
 TINYWORLD = "tinyworld"
-MIX = {"facts": 0.7, "two_hop": 0.05, "mentions": 0.17, "text": 0.08}
+MIX = {"facts": 0.7, "towns": 0.08, "two_hop": 0.08, "mentions": 0.1, "text": 0.04}
 """Share of each kind of sentence in a training batch."""
 THREADS = 2
 """Threads used for training, whatever the machine has: sums in another order would give other weights.
@@ -132,7 +132,7 @@ def _train_into(
     finally:
         torch.set_num_threads(threads)
         torch.random.set_rng_state(random)
-    with new_folder(folder) as temporary:
+    with new_folder(folder) as temporary, quiet_transformers():
         module.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         facts = {"name": TINYWORLD, "config": config.to_dict(), "hidden": [list(pair) for pair in hidden]}
