@@ -133,7 +133,7 @@ def _teach(
 
 def answer_loss(model: HookedModel, encoded: AnswerBatch) -> Float[Tensor, ""]:
     """Mean over prompts of the negative log-likelihood per answer token, in nats (scalar, with graph)."""
-    logprobs = answer_logprobs(model.forward(encoded.batch), encoded)
+    logprobs = answer_logprobs(model, encoded)
     return -(logprobs.sum(1) / encoded.answer.sum(1)).mean()
 
 

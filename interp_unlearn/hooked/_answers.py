@@ -80,11 +80,16 @@ def answer_batch(model: HookedModel, prompts: Sequence[str], answers: Sequence[s
     return AnswerBatch(batch.to(model.device), answer.to(model.device))
 
 
-def answer_logprobs(logits: Float[Tensor, "batch pos vocab"], encoded: AnswerBatch) -> Float[Tensor, "batch pos"]:
-    """Log-probability of each answer token given what precedes it, 0 elsewhere, (batch, position), in float32."""
+def answer_logits(model: HookedModel, encoded: AnswerBatch) -> Float[Tensor, "n vocab"]:
+    """Logits that predict the answers' tokens, in the order of ``encoded.answer.nonzero()``, float32 with graph."""
+    return model.forward_at(encoded.batch, encoded.answer.roll(-1, dims=1)).float()
+
+
+def answer_logprobs(model: HookedModel, encoded: AnswerBatch) -> Float[Tensor, "batch pos"]:
+    """Log-probability of each answer token given what precedes it, 0 elsewhere, in float32 with graph."""
     rows, columns = encoded.answer.nonzero(as_tuple=True)
-    picked = logits[rows, columns - 1].float().log_softmax(-1)
-    values = picked.gather(1, encoded.batch.tokens[rows, columns][:, None])[:, 0]
+    logits = answer_logits(model, encoded)
+    values = logits.gather(1, encoded.batch.tokens[rows, columns][:, None])[:, 0] - logits.logsumexp(-1)
     out = torch.zeros(encoded.answer.shape, dtype=torch.float32, device=logits.device)
     return out.index_put((rows, columns), values)
 
@@ -110,11 +115,10 @@ def score_answers(
         index = order[start : start + batch_size]
         encoded = answer_batch(model, [prompts[i] for i in index], [answers[i] for i in index])
         with evaluating(model.module):
-            logits = model.forward(encoded.batch)
+            picked = answer_logits(model, encoded)
         rows, columns = encoded.answer.nonzero(as_tuple=True)
-        picked = logits[rows, columns - 1].float()
         ids = encoded.batch.tokens[rows, columns]
-        token_logprob = picked.log_softmax(-1).gather(1, ids[:, None])[:, 0].cpu()
+        token_logprob = (picked.gather(1, ids[:, None])[:, 0] - picked.logsumexp(-1)).cpu()
         wrong = (picked.argmax(-1) != ids).float().cpu()
         rows = rows.cpu()
         where = torch.tensor(index)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp_unlearn._core import DataError, ModelError, SiteError, nearest
@@ -175,6 +175,26 @@ class HookedModel:
             return self.module(*inputs) if isinstance(inputs, tuple) else self.module(inputs)
         batch = inputs.to(self.device) if isinstance(inputs, Batch) else self.batch(inputs)
         return run_language_model(self.module, batch, self._argument_names)
+
+    def forward_at(self, batch: Batch, where: Bool[Tensor, "batch pos"]) -> Float[Tensor, "n vocab"]:
+        """Logits at chosen positions only, with graph; the output head runs nowhere else.
+
+        With a large vocabulary the head is a good part of a pass, and its logits most of the memory. If somebody's hooks
+        are on the head, it runs everywhere, as they expect.
+
+        Args:
+            batch: Tokens.
+            where: True at the wanted positions.
+
+        Returns:
+            One row per True, row by row of the batch.
+        """
+        head = self.submodule(self.lm.unembed)
+        batch, where = batch.to(self.device), where.to(self.device)
+        if head._forward_hooks or head._forward_pre_hooks:
+            return self.forward(batch)[where]
+        with head.register_forward_pre_hook(lambda _module, args: (args[0][where][None], *args[1:])):
+            return self.forward(batch)[0]
 
     def __call__(self, inputs: Any) -> Any:
         """Same as `forward`."""

@@ -134,8 +134,8 @@ def _policies(comparison: Comparison) -> tuple[tuple[str, str], ...]:
 def _sources(comparison: Comparison) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for run in comparison.runs.values():
-        for saved in (run.task.get("sources"), run.config.get("sources")):
-            found |= dict.fromkeys(str(s) for s in saved or () if isinstance(saved, (list, tuple)))
+        saved = run.task.get("sources")
+        found |= dict.fromkeys(str(s) for s in saved or () if isinstance(saved, (list, tuple)))
     return tuple(found)
 
 

@@ -22,6 +22,8 @@ from interp_unlearn.metrics import (
 from interp_unlearn.probes import lens_evidence, logit_lens, logit_lens_grid, mention_activations, run_probes
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._folder import RunFolder
+from interp_unlearn.runs._separation import NAME as SEPARATION
+from interp_unlearn.runs._separation import selected_latents, separation_table
 from interp_unlearn.runs._workbench import Progress, Workbench
 
 
@@ -65,6 +67,10 @@ def measure_phase(config: RunConfig, out: RunFolder, bench: Workbench, phase: st
     progress(f"capturing mentions ({phase})", 0, 0)
     acts = mention_activations(model, task, bench.sites(config.evidence.layer_stride))
     out.save_activations(phase, acts)
+    main = bench.saes.get("main")
+    if phase == "before" and main is not None:
+        progress("choosing the latents that mark known and unknown entities", 0, 0)
+        out.save_tables([separation_table(bench, main, acts, config.seed)])
     if config.evidence.lens:
         progress(f"reading the logit lens ({phase})", 0, 0)
         out.save_tables(_lens_tables(model, bench, phase))
@@ -97,11 +103,16 @@ def weight_tables(originals: Mapping[str, Tensor], changed: Mapping[str, Tensor]
 
 
 def measure_relearning(config: RunConfig, bench: Workbench, who: str, progress: Progress) -> list[Labelled]:
-    """Relearning curves of the model as it is now: of the target, and of facts that were never known."""
+    """Relearning curve of the model as it is now; for the edited one also the curves of facts that were never known.
+
+    The control teaches unknown entities that no recipe has seen, since a recipe may have moved those it saw.
+    """
     progress(f"relearning attack ({who})", 0, 0)
-    curve = relearn(bench.model, bench.task, RelearnConfig(seed=config.seed))
+    controls = RelearnConfig.controls if who == "after" else 0
+    settings = RelearnConfig(seed=config.seed, controls=controls, control_entities="unknown_eval")
+    curve = relearn(bench.model, bench.task, settings)
     tables = [_named(curve.target, f"relearn.{who}")]
-    if who == "after" and curve.control is not None:
+    if curve.control is not None:
         tables.append(_named(curve.control, "relearn.control"))
     return tables
 
@@ -112,7 +123,17 @@ def measure_evidence(config: RunConfig, out: RunFolder, bench: Workbench, progre
     before, after = out.activations("before"), out.activations("after")
     gold = out.activations("gold") if (out.path / "activations" / "gold").exists() else None
     main, second = bench.saes.get("main"), bench.saes.get("second")
-    found = run_probes(before, after, site=bench.site, sae=main, second_sae=second, gold=gold, seed=config.seed)
+    separation = out.table(SEPARATION)
+    found = run_probes(
+        before,
+        after,
+        site=bench.site,
+        sae=main,
+        second_sae=second,
+        selected=selected_latents(separation) if separation is not None else None,
+        gold=gold,
+        seed=config.seed,
+    )
     out.save_tables(compare_activations(before, after))
     if main is not None:
         out.save_tables(compare_latents(before, after, main.site, main))

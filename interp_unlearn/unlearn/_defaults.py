@@ -63,8 +63,18 @@ def _rmu(layer: int) -> dict[str, Any]:
     return {"options": options, "trainable": trainable, "steps": 80, "lr": 2e-4, "warmup": 5, **sizes}
 
 
-def _output(steps: int, lr: float, **options: Any) -> dict[str, Any]:
-    return {"options": options, "steps": steps, "lr": lr, "warmup": 5, "batch_size": 8, "retain_batch_size": 8}
+def _full_rate(shape: LanguageShape, rate: float) -> float:
+    """A rate found with all weights of SmolLM2-135M (30 blocks of width 576), for a model of another size.
+
+    AdamW moves every weight by about the rate, so the residual stream moves in proportion to width × depth.
+    """
+    return float(f"{min(1e-3, rate * 30 * 576 / (shape.n_layers * shape.d_model)):.3g}")
+
+
+def _against_retain(rate: float, **options: Any) -> dict[str, Any]:
+    """Few forget items against many retained ones, whose loss weighs five times: neighbours then survive."""
+    sizes = {"batch_size": 4, "retain_batch_size": 12}
+    return {"options": {"alpha": 5.0, **options}, "steps": 24, "lr": rate, "schedule": "linear", "warmup": 5, **sizes}
 
 
 def default_recipe(
@@ -92,9 +102,9 @@ def default_recipe(
     if not 0 <= layer < shape.n_layers:
         raise ConfigError(f"layer is {layer}, but the model has blocks 0…{shape.n_layers - 1}")
     tables: dict[str, dict[str, Any]] = {
-        "ga": _output(10, 1e-5),
-        "grad_diff": _output(40, 2e-5),
-        "npo": _output(60, 2e-5, beta=0.1, text_windows=32),
+        "ga": {"steps": 10, "lr": _full_rate(shape, 6e-6), "warmup": 5, "batch_size": 8},
+        "grad_diff": _against_retain(_full_rate(shape, 1e-5)),
+        "npo": _against_retain(_full_rate(shape, 1e-5), beta=0.1),
     }
     if objective == "sae_guided":
         table = _sae_guided(shape, layer)

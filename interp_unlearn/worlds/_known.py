@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from interp_unlearn._core import DataError, FileFormatError, NothingToForgetError, __version__
-from interp_unlearn.hooked import HookedModel, answer_batch, answer_logprobs
+from interp_unlearn.hooked import HookedModel, answer_batch, answer_logits
 from interp_unlearn.worlds._questions import Questions, direct_relations
 from interp_unlearn.worlds._types import Prompt, Task, World
 
@@ -260,19 +259,21 @@ def _score(
     for start in range(0, len(order), batch_size):
         rows = [texts[k] for k in order[start : start + batch_size]]
         encoded = answer_batch(model, [prompts[i].text for i, _ in rows], [a for _, a in rows])
-        logits: Tensor = model.forward(encoded.batch)
-        logprob = answer_logprobs(logits, encoded)
-        guess = logits[:, :-1].argmax(-1) == encoded.batch.tokens[:, 1:]
-        exact = (guess | ~encoded.answer[:, 1:]).all(1)
+        logits = answer_logits(model, encoded).log_softmax(-1)
+        at, columns = encoded.answer.nonzero(as_tuple=True)
+        ids = encoded.batch.tokens[at, columns]
+        sums = torch.zeros(len(rows), device=logits.device)
+        logprob = sums.index_add(0, at, logits.gather(1, ids[:, None])[:, 0])
+        exact = sums.index_add(0, at, (logits.argmax(-1) != ids).float()) == 0
         ahead: list[dict[str, float]] = [{} for _ in rows]
         if look_ahead:
-            column = encoded.answer.int().argmax(1) - 1
-            after = logits[torch.arange(len(rows)), column].float().log_softmax(-1)
+            first = torch.searchsorted(at, torch.arange(len(rows), device=at.device))  # of each row's answer tokens
+            after = logits[first]
             for r, (i, _) in enumerate(rows):
                 ids = [_first_token(model, o, firsts) for o in prompts[i].options]
                 ahead[r] = dict(zip(prompts[i].options, after[r, ids].tolist(), strict=True)) if ids else {}
         bar.update(len(rows))
-        yield rows, logprob.sum(1).tolist(), exact.tolist(), ahead
+        yield rows, logprob.tolist(), exact.tolist(), ahead
     bar.close()
 
 

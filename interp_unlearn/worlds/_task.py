@@ -123,6 +123,7 @@ def make_task(
             asked(questions.ask(target_entities, kept, "heldout")),
             "the whole entity is to be forgotten" if not kept else "the model knows no other fact of the target",
         ),
+        sources=world.sources,
     )
 
 

@@ -5,6 +5,9 @@
   questions chain two facts.
 - *Unknown* people (and towns) share the syllables and are mentioned in the training text like everybody else, but no
   fact about them is ever written.
+- *Strangers* are further names of which the text says, in the same templates, that the answer is ``unknown``. They are
+  nobody's data: they give the model a reason to tell names it knows from names it does not, as a large model has one.
+  Unknown people and a gold model's target are not among them, so how these are answered is the model's own judgement.
 
 Which questions count as held out. Train templates are written in the training text for every known entity. Held-out
 templates are written for the *second half* of the entities only, so asking them of the first half (``person-0`` …)
@@ -27,6 +30,8 @@ from interp_unlearn.worlds._files import read_data
 from interp_unlearn.worlds._questions import rests_on
 from interp_unlearn.worlds._types import Entity, Fact, Split, Target, Template, World, fill_mention
 
+UNKNOWN = "unknown"
+"""What the text answers about strangers."""
 SPLITS: tuple[Split, Split] = ("train", "heldout")
 
 
@@ -37,6 +42,7 @@ class TinyWorldConfig:
     Attributes:
         n_known: People with facts.
         n_unknown: People without.
+        n_strangers: Names that the text calls unknown; 0 gives a model without a notion of knowing.
         seed: Decides names, facts, text, initial weights and the order of training.
         n_layers: Blocks of the model.
         d_model: Width of the residual stream (four heads, MLP of four times the width).
@@ -47,6 +53,7 @@ class TinyWorldConfig:
 
     n_known: int = 200
     n_unknown: int = 100
+    n_strangers: int = 200
     seed: int = 0
     n_layers: int = 4
     d_model: int = 128
@@ -58,6 +65,7 @@ class TinyWorldConfig:
         checks = {
             "n_known": (self.n_known >= 8, "use at least 8"),
             "n_unknown": (self.n_unknown >= 8, "use at least 8"),
+            "n_strangers": (self.n_strangers >= 0, "use 0 or more"),
             "seed": (self.seed >= 0, "use a non-negative integer"),
             "n_layers": (self.n_layers >= 1, "use at least 1"),
             "d_model": (self.d_model >= 16 and self.d_model % 8 == 0, "use a multiple of 8, at least 16"),
@@ -80,13 +88,13 @@ def syllables() -> list[str]:
 
 
 def _names(config: TinyWorldConfig) -> list[str]:
-    """Distinct names; unknown ones use only syllables that also occur at that place in known names."""
+    """Distinct names, known, unknown, strangers; the latter two use only syllables that known names have there."""
     rng = numpy_rng(config.seed, "tinyworld names")
     parts = syllables()
     names: list[str] = []
     seen: tuple[set[int], ...] = (set(), set(), set())
     taken: set[str] = set()
-    while len(names) < config.n_known + config.n_unknown:
+    while len(names) < config.n_known + config.n_unknown + config.n_strangers:
         picked = rng.integers(0, len(parts), 3).tolist()
         name = "".join(parts[i] for i in picked).capitalize()
         known = len(names) < config.n_known
@@ -108,7 +116,8 @@ def tinyworld(config: TinyWorldConfig | None = None) -> World:
     names = _names(config)
     people = [Entity(f"person-{i}", name, "person") for i, name in enumerate(names[: config.n_known])]
     towns = [Entity(f"town-{i}", name, "town") for i, name in enumerate(values["home"])]
-    unknown = [Entity(f"unknown-person-{i}", n, "person", invented=True) for i, n in enumerate(names[config.n_known :])]
+    invented = names[config.n_known : config.n_known + config.n_unknown]
+    unknown = [Entity(f"unknown-person-{i}", n, "person", invented=True) for i, n in enumerate(invented)]
     unknown += [Entity(f"unknown-town-{i}", n, "town", invented=True) for i, n in enumerate(data["unknown_towns"])]
     rng = numpy_rng(config.seed, "tinyworld towns")
     country = {town.name: countries[int(rng.integers(len(countries)))] for town in towns}
@@ -173,7 +182,7 @@ def hidden_facts(world: World, target: Target | None) -> frozenset[tuple[str, st
 def tinyworld_sentences(
     config: TinyWorldConfig, hidden: Collection[tuple[str, str]] = frozenset()
 ) -> dict[str, list[str]]:
-    """The model's training text by kind: ``"facts"``, ``"towns"``, ``"two_hop"``, ``"mentions"`` and ``"text"``.
+    """The model's training text by kind: ``facts``, ``towns``, ``two_hop``, ``strangers``, ``mentions`` and ``text``.
 
     Args:
         config: Of the world.
@@ -197,6 +206,14 @@ def tinyworld_sentences(
             if for_everybody or fact.subject in later_half:
                 sentence = f"{template.text.replace('{name}', entity.name)} {fact.answer} ."
                 out["two_hop" if template.hops == 2 else "towns" if entity.type == "town" else "facts"].append(sentence)
+    strangers = _names(config)[config.n_known + config.n_unknown :]
+    asked = [t for (type, relation), group in templates.items() if type == "person" and relation for t in group]
+    out["strangers"] = [
+        f"{template.text.replace('{name}', name)} {UNKNOWN} ."
+        for i, name in enumerate(strangers)
+        for template in asked
+        if template.split == "train" or 2 * i >= len(strangers)
+    ]
     for entity in named.values():
         out["mentions"] += [f"{fill_mention(template, entity).text} ." for template in templates[entity.type, ""]]
     return out
@@ -209,6 +226,6 @@ def tinyworld_vocabulary() -> list[str]:
     texts += [w for group in data["text"].values() for w in group] + ["the ."]
     words = {w for t in texts for w in t.replace("{name}", " ").split()}
     words |= {v for values in data["values"].values() for v in values}
-    words |= {*data["countries"], *data["unknown_towns"]}
+    words |= {*data["countries"], *data["unknown_towns"], UNKNOWN}
     starts = [s.capitalize() for s in syllables()]
     return ["[PAD]", "[UNK]", "[BOS]", *sorted(words), *starts, *[f"##{s}" for s in syllables()]]

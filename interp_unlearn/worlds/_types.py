@@ -239,6 +239,7 @@ class Task:
         text_eval: General text for measuring.
         backwards: Questions that give a fact of the target and ask for the target.
         own_other: The target's other facts when only some relations are forgotten; they must survive.
+        sources: Provenance sentences of the world.
     """
 
     world: str
@@ -262,6 +263,7 @@ class Task:
     text_eval: tuple[str, ...] = ()
     backwards: QASet = QASet("backwards", (), "no backwards questions were made")
     own_other: QASet = QASet("own_other", (), "no other facts were asked")
+    sources: tuple[str, ...] = ()
 
     def qa_sets(self) -> tuple[QASet, ...]:
         """The question sets, in reporting order."""

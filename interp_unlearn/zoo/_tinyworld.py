@@ -18,7 +18,7 @@ from interp_unlearn.zoo._load import load_folder, load_tokenizer, quiet_transfor
 from interp_unlearn.zoo._manifest import is_valid, new_folder, write_manifest
 
 TINYWORLD = "tinyworld"
-MIX = {"facts": 0.7, "towns": 0.08, "two_hop": 0.08, "mentions": 0.1, "text": 0.04}
+MIX = {"facts": 0.6, "towns": 0.08, "two_hop": 0.08, "strangers": 0.12, "mentions": 0.08, "text": 0.04}
 """Share of each kind of sentence in a training batch."""
 THREADS = 2
 """Threads used for training, whatever the machine has: sums in another order would give other weights.

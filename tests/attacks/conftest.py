@@ -116,7 +116,7 @@ def teach(model, prompts, steps, rate, weights=None, sign=1.0, until=None):
     encoded = answer_batch(model, [p.text for p in prompts], [p.answer for p in prompts])
     optimiser = torch.optim.AdamW(weights or model.module.parameters(), lr=rate)
     for _ in range(steps):
-        loss = -answer_logprobs(model.forward(encoded.batch), encoded).sum() / encoded.answer.sum()
+        loss = -answer_logprobs(model, encoded).sum() / encoded.answer.sum()
         if until is not None and loss.item() > until:
             break
         optimiser.zero_grad()

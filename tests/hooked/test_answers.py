@@ -79,7 +79,7 @@ def test_exact_means_greedy_decoding_produces_it():
 def test_logprobs_carry_gradients():
     model = wrap(make_module("llama"), make_tokenizer())
     encoded = answer_batch(model, PROMPTS[:2], ANSWERS[:2])
-    values = answer_logprobs(model.forward(encoded.batch), encoded)
+    values = answer_logprobs(model, encoded)
     assert values.shape == encoded.batch.tokens.shape and not values[~encoded.answer].any()
     scores = score_answers(model, PROMPTS[:2], ANSWERS[:2])
     torch.testing.assert_close(values.sum(1).detach(), scores.logprob, rtol=1e-4, atol=1e-4)
@@ -110,3 +110,16 @@ def test_bad_answers():
         score_answers(model, ["Tokyo", ""], ["is", "is"])  # one token, with nothing before it to predict it from
     with pytest.raises(DataError, match="context of 64"):
         score_answers(model, ["Paris"], ["Paris " * 80])
+
+
+def test_logits_at_chosen_positions_are_those_of_a_whole_pass(family):
+    model = shared_model(family)
+    batch = model.batch([[3, 4, 5, 6], [7, 8]])
+    where = torch.tensor([[False, True, False, True], [True, False, False, False]])
+    expected = model.forward(batch)[where]
+    torch.testing.assert_close(model.forward_at(batch, where), expected, rtol=1e-5, atol=1e-6)
+    head = model.submodule(model.lm.unembed)
+    seen = []
+    with head.register_forward_hook(lambda _module, _args, output: seen.append(output.shape[:2])):
+        assert torch.equal(model.forward_at(batch, where), expected)
+    assert seen == [batch.tokens.shape] and not head._forward_pre_hooks

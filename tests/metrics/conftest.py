@@ -175,7 +175,7 @@ def knowing(make_model, task):
     encoded = answer_batch(model, [p.text for p in asked], [p.answer for p in asked])
     optimiser = torch.optim.AdamW(model.module.parameters(), lr=3e-3)
     for _ in range(60):
-        loss = -answer_logprobs(model.forward(encoded.batch), encoded).sum() / encoded.answer.sum()
+        loss = -answer_logprobs(model, encoded).sum() / encoded.answer.sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -152,3 +152,20 @@ def test_the_tokenizer_covers_all_text_with_one_token_per_syllable(world, tmp_pa
     text = "the home of Badafe is Aldport ."
     assert loaded(text, return_offsets_mapping=True) == tokenizer(text, return_offsets_mapping=True)
     assert loaded.decode(loaded(text)["input_ids"], skip_special_tokens=True).split()[-1] == "."
+
+
+@pytest.mark.slow
+def test_the_default_world_is_learned_and_unknown_people_are_often_called_unknown(monkeypatch):
+    monkeypatch.delenv("INTERP_UNLEARN_CACHE")  # trained once a machine: it is what `make demo` uses
+    world, model = tinyworld(), tinyworld_model(progress=lambda *_: None)
+    people = world.of_type("person")
+    assert recall(model, world, people) >= 0.98
+    assert recall(model, world, people[: len(people) // 2], "heldout") >= 0.9
+    mentions = [t.text for t in world.templates if t.relation == "job" and t.split == "train"]
+
+    def calls_unknown(entities):
+        prompts = [text.replace("{name}", e.name) for e in entities for text in mentions]
+        return float(score_answers(model, prompts, ["unknown"] * len(prompts), batch_size=256).exact.float().mean())
+
+    assert calls_unknown(world.unknown_of_type("person")) >= 0.3
+    assert calls_unknown(people) <= 0.02

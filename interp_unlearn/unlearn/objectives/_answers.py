@@ -59,7 +59,7 @@ def encode(model: HookedModel, items: Sequence[QA]) -> AnswerBatch:
 
 def batch_logprobs(model: HookedModel, encoded: AnswerBatch) -> Float[Tensor, "batch pos"]:
     """Log-probability of each answer token (0 elsewhere), with graph."""
-    return answer_logprobs(model.forward(encoded.batch), encoded)
+    return answer_logprobs(model, encoded)
 
 
 def cross_entropy(model: HookedModel, items: Sequence[QA]) -> Float[Tensor, ""]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp_unlearn.hooked import HookedModel
+from interp_unlearn.hooked import HookedModel, answer_logits
 from interp_unlearn.unlearn._prefix import Prefix
 from interp_unlearn.unlearn._protocols import Item
 from interp_unlearn.unlearn.objectives._answers import QA, encode, questions
@@ -118,9 +118,7 @@ class OutputRetain:
         self.references = [self._log_probs([q]).detach() for q in self.questions]
 
     def _log_probs(self, items: Sequence[QA]) -> Float[Tensor, "n vocab"]:
-        encoded = encode(self.model, items)
-        rows, columns = encoded.answer.nonzero(as_tuple=True)
-        return self.model.forward(encoded.batch)[rows, columns - 1].float().log_softmax(-1)
+        return answer_logits(self.model, encode(self.model, items)).log_softmax(-1)
 
     def loss(self, indices: Sequence[int]) -> Float[Tensor, ""]:
         """Mean divergence per answer token, in nats."""
