@@ -18,6 +18,7 @@ from interp_unlearn.report import compare, headline, read_run
 from interp_unlearn.runs import configs_from_dict, run_many
 
 SAE = "sae_guided"
+AFTER = {"positions": "name_and_after"}  # a TinyWorld model reads the syllables of a name again after the name
 GRIDS: dict[str, dict[str, Any]] = {
     "smollm2": {
         "base": {
@@ -52,8 +53,8 @@ GRIDS: dict[str, dict[str, Any]] = {
             {"name": "grad_diff", "objective": "grad_diff"},
             {"name": "npo", "objective": "npo"},
             {"name": "rmu", "objective": "rmu"},
-            {"name": "sae_guided", "objective": SAE},
-            {"name": "residual", "objective": SAE, "options": {"basis": "residual"}},
+            {"name": "sae_guided", "objective": SAE, "options": AFTER},
+            {"name": "residual", "objective": SAE, "options": {"basis": "residual", **AFTER}},
         ],
     },
 }

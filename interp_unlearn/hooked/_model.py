@@ -179,8 +179,8 @@ class HookedModel:
     def forward_at(self, batch: Batch, where: Bool[Tensor, "batch pos"]) -> Float[Tensor, "n vocab"]:
         """Logits at chosen positions only, with graph; the output head runs nowhere else.
 
-        With a large vocabulary the head is a good part of a pass, and its logits most of the memory. If somebody's hooks
-        are on the head, it runs everywhere, as they expect.
+        With a large vocabulary the head is a good part of a pass, and its logits most of the memory. If hooks of others
+        are on the head, it runs everywhere, as these expect.
 
         Args:
             batch: Tokens.

@@ -48,7 +48,7 @@ def _sae_guided(shape: LanguageShape, layer: int) -> dict[str, Any]:
         "trainable": _blocks_behind(shape, layer),
         "sampler_options": {"by_kind": True},
         "steps": 80,
-        "lr": 2e-4,
+        "lr": _local_rate(shape, 2e-4),
         "warmup": 5,
         "schedule": "linear",
         "batch_size": 8,
@@ -56,11 +56,23 @@ def _sae_guided(shape: LanguageShape, layer: int) -> dict[str, Any]:
     }
 
 
-def _rmu(layer: int) -> dict[str, Any]:
+def _rmu(shape: LanguageShape, layer: int) -> dict[str, Any]:
     options = {"layer": layer, "coefficient": 2.0, "scale": "norm", "alpha": 10.0, "text_windows": 48}
     sizes = {"batch_size": 8, "retain_batch_size": 16}
     trainable = {"layers": [max(0, layer - 2), layer], "modules": ["mlp_out"]}
-    return {"options": options, "trainable": trainable, "steps": 80, "lr": 2e-4, "warmup": 5, **sizes}
+    return {
+        "options": options,
+        "trainable": trainable,
+        "steps": 80,
+        "lr": _local_rate(shape, 2e-4),
+        "warmup": 5,
+        **sizes,
+    }
+
+
+def _local_rate(shape: LanguageShape, rate: float) -> float:
+    """A rate found with a few blocks of SmolLM2-135M (width 576), for blocks of another width."""
+    return float(f"{min(1e-3, rate * 576 / shape.d_model):.3g}")
 
 
 def _full_rate(shape: LanguageShape, rate: float) -> float:
@@ -109,7 +121,7 @@ def default_recipe(
     if objective == "sae_guided":
         table = _sae_guided(shape, layer)
     elif objective == "rmu":
-        table = _rmu(layer)
+        table = _rmu(shape, layer)
     else:
         table = tables.get(objective, {})
     return Recipe.from_dict({"objective": objective, **merge(table, overrides or {})})
