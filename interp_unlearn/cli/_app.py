@@ -45,10 +45,11 @@ HELP = """Look inside a model while it forgets.
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
 
 
-def _version(show: bool) -> None:
+def _version(show: bool) -> bool:
     if show:
         print(f"interp-unlearn {__version__}")
         raise typer.Exit
+    return show
 
 
 @app.callback()

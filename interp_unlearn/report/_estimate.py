@@ -85,7 +85,7 @@ def estimate(values: Mapping[Where, float], interval: Interval = "t") -> Estimat
             n_resamples=RESAMPLES,
             confidence_level=LEVEL,
             method="percentile",
-            random_state=numpy_rng(0, "compare"),
+            rng=numpy_rng(0, "compare"),
         )
         low, high = float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
     return Estimate(mean, low, high, sd, len(known), count, f"{interval} over {count} {unit}")

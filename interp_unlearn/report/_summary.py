@@ -234,11 +234,11 @@ def _numbers(values: _Values, measures: Sequence[Measure]) -> Iterable[RunNumber
         where = (_target(comparison), str(comparison.seed))
         for method, run in comparison.runs.items():
             for measure in measures:
-                found = [
+                value, original, gold = (
                     values.by.get((row, measure.name), {}).get(where, math.nan) for row in (method, ORIGINAL, GOLD)
-                ]
-                if not all(math.isnan(v) for v in found):
-                    yield RunNumber(*where, method, measure, *found, str(run.path))
+                )
+                if not math.isnan(value):
+                    yield RunNumber(*where, method, measure, value, original, gold, str(run.path))
 
 
 def _any(entries: Mapping[tuple[str, str], Entry], measure: str) -> bool:

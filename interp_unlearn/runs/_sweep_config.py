@@ -180,7 +180,7 @@ def _labelled(targets: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[s
     """The entities name the folder; a later target of the same entities adds its relations."""
     found: dict[str, Mapping[str, Any]] = {}
     for target in targets:
-        entities = target.get("entities")
+        entities = target.get("entities", ())
         listed = isinstance(entities, list) and all(isinstance(e, str) for e in entities)
         _need(listed, "target.entities", entities, 'write a list of names, e.g. entities = ["Japan"]')
         relations = target.get("relations", [])

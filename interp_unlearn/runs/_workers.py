@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from interp_unlearn._core import ConfigError, InterpUnlearnError
 
@@ -25,6 +25,7 @@ class WorkerLostError(Exception):
     """A worker ended in the middle of a run; the text says how."""
 
 
+@runtime_checkable
 class Worker(Protocol):
     """Something that runs one config at a time, somewhere else."""
 
@@ -45,6 +46,7 @@ class Worker(Protocol):
         ...
 
 
+@runtime_checkable
 class Pool(Protocol):
     """Where workers come from."""
 
