@@ -29,6 +29,8 @@ from interp_unlearn._core._results import Evidence as Evidence
 from interp_unlearn._core._results import Labelled as Labelled
 from interp_unlearn._core._seeds import config_hash as config_hash
 from interp_unlearn._core._seeds import numpy_rng as numpy_rng
+from interp_unlearn._core._serve import find_work as find_work
+from interp_unlearn._core._serve import serve as serve
 from interp_unlearn._core._version import __version__ as __version__
 
 if TYPE_CHECKING:

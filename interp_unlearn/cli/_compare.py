@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +16,8 @@ from interp_unlearn.cli._console import console, errors, friendly
 if TYPE_CHECKING:
     from interp_unlearn.report import Summary
 
-WIDTH = 16  # characters of one method's column, about
+WIDTH = 18  # characters of one method's column, about
+LABELS = 36  # characters of the column of measures, and of the one that says what forgotten looks like
 SHOW = ("value", "change", "gap")
 INTERVALS = ("t", "bootstrap")
 
@@ -65,11 +67,14 @@ def _print(summary: Summary, view: str) -> None:
     if not summary.measures:
         console.print(f"{summary.title}: no finished run has a number to show.", highlight=False, soft_wrap=True)
         return
-    fit = max(1, (console.width - 30) // WIDTH - len(references)) if console.is_terminal else len(methods)
+    beside = LABELS if view != "value" else 2 * LABELS
+    room = (console.width - beside) // WIDTH - len(references)
+    fit = max(1, room) if console.is_terminal else len(methods)
+    wide = console if console.is_terminal else Console(width=beside + WIDTH * len(summary.rows))  # a file has no edge
     for start in range(0, len(methods), fit):
         rows = [r for r in summary.rows if r in references or r in methods[start : start + fit]]
-        console.print(_table(summary, rows, view))
-        console.print()
+        wide.print(_table(summary, rows, view))
+        wide.print()
     how = sorted({e.value.how for e in summary.entries.values() if e.value.how})
     console.print(f"95 % intervals: {', '.join(how) or 'none, a single target and seed'}", highlight=False)
     if any(entry.nearest for entry in summary.entries.values()):

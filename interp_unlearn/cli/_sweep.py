@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +87,7 @@ def sweep_command(
         raise typer.Exit(1)
 
 
-def _print_plan(config: SweepConfig, states: dict[str, str]) -> None:
+def _print_plan(config: SweepConfig, states: Mapping[str, str]) -> None:
     table = Table("run", "state", box=None)
     for run in config.runs:
         table.add_row(Text(run.name), states[run.name])

@@ -186,21 +186,25 @@ def _collect(comparisons: Sequence[Comparison]) -> _Values:
     for comparison in comparisons:
         head = headline(comparison)
         where = (_target(comparison), str(comparison.seed))
+        place = 0
         for i, column in enumerate(head.columns):
-            measure = _measure(column)
-            if measure.name not in values.measures:
-                values.measures[measure.name] = measure
-                before = values.order.index(_measure(head.columns[i - 1]).name) + 1 if i else 0
-                values.order.insert(before, measure.name)
-            for row in head.rows:
-                cell = row.cells[i]
-                if not cell.missing:
-                    values.by.setdefault((row.name, measure.name), {})[where] = cell.value
+            for measure, part in zip(_measures(column), ("value", "beside"), strict=False):
+                if measure.name not in values.measures:  # one that only this comparison has goes where it has it
+                    values.measures[measure.name] = measure
+                    values.order.insert(place, measure.name)
+                place = values.order.index(measure.name) + 1
+                for row in head.rows:
+                    cell = row.cells[i]
+                    if not cell.missing and not math.isnan(getattr(cell, part)):
+                        values.by.setdefault((row.name, measure.name), {})[where] = getattr(cell, part)
     return values
 
 
-def _measure(column: Column) -> Measure:
-    return Measure(column.group, column.label, column.forgotten, column.ranked)
+def _measures(column: Column) -> tuple[Measure, ...]:
+    """A column's measure, and its control or floor as another one, e.g. ``"level / control"``."""
+    label, _, control = column.label.partition(" / ")
+    main = Measure(column.group, label, column.forgotten, column.ranked)
+    return (main, Measure(column.group, control, "", False)) if control else (main,)
 
 
 def _entry(values: _Values, row: str, measure: str, interval: Interval) -> Entry:

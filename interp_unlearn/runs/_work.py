@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
-import json
-import os
-import queue
-import sys
-import threading
 import traceback
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -63,45 +56,3 @@ class Work:
             self._opened = None  # lets go of the old model before the new one is opened
             self._opened = (config.shared_key, open_workbench(config))
         return self._opened[1]
-
-
-def find_work(name: str) -> Callable[[int], Callable[[Mapping[str, Any], str], Result]]:
-    """The class or function that ``"package.module:name"`` names."""
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)
-
-
-def serve(name: str, threads: int) -> None:
-    """Serve one driver: a line of JSON in (config and folder), a line of JSON out (the result), until the input ends.
-
-    The end of the input during a run, because the driver stops or died, interrupts the run, which then saves its
-    training state.
-    """
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints goes to the log, not between the answers
-    jobs: queue.Queue[str | None] = queue.Queue()
-    busy = threading.Event()
-
-    def read() -> None:
-        for line in sys.stdin:
-            jobs.put(line)
-        jobs.put(None)
-        if busy.is_set():
-            _thread.interrupt_main()
-
-    def answer(value: Mapping[str, Any]) -> None:
-        answers.write(json.dumps(value) + "\n")
-        answers.flush()
-
-    work = find_work(name)(threads)
-    answer({"ready": os.getpid()})
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        while (line := jobs.get()) is not None:
-            busy.set()
-            job = json.loads(line)
-            result = work(job["config"], job["folder"])
-            busy.clear()
-            answer(result)
-    except (KeyboardInterrupt, BrokenPipeError):
-        pass  # the driver is gone or wants to stop; the run has saved its state

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from interp_unlearn._core import ConfigError, InterpUnlearnError
 
 WORK = "interp_unlearn.runs._work:Work"
-SERVE = "import sys; from interp_unlearn.runs._work import serve; serve(sys.argv[1], int(sys.argv[2]))"
+SERVE = "import sys; from interp_unlearn._core import serve; serve(sys.argv[1], int(sys.argv[2]))"
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 PATIENCE = 60.0  # seconds that a stopped worker has to save its training state
 

@@ -169,6 +169,23 @@ def test_a_killed_process_loses_its_run_only(tmp_path: Path, monkeypatch):
     assert read_json(tmp_path / config.runs[3].name / "status.json")["pools"] == "1"
 
 
+def test_a_stopped_process_saves_and_ends(tmp_path: Path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    config = grid("slow", "last")
+    slow = tmp_path / config.runs[0].name
+
+    def interrupt(_active: list[SweepRun], _ended: Outcome | None, _done: int, _total: int) -> None:
+        if running_pid(slow):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drive(config.runs, tmp_path, LocalPool(1, 1, tmp_path / ".workers", STUB), interrupt)
+    assert read_json(slow / "status.json")["state"] == "stopped"
+    with pytest.raises(ProcessLookupError):
+        os.kill(running_pid(slow), 0)
+    assert not (tmp_path / config.runs[1].name).exists()
+
+
 def test_a_worker_that_cannot_start_says_where_to_look(tmp_path: Path):
     with pytest.raises(InterpUnlearnError, match=r"could not start; .*worker-0\.log says why"):
         drive(grid("a").runs, tmp_path, LocalPool(1, 1, tmp_path / ".workers", "no_such_module:Stub"))
