@@ -77,6 +77,8 @@ class RayWorker:
         try:
             return self._ray.get(self._actor.run.remote(dict(config), folder))
         except self._ray.exceptions.RayError as error:
+            if getattr(error, "actor_init_failed", False):  # the next one would fail too: the package is missing there
+                raise InterpUnlearnError(f"a Ray worker of the sweep could not start ({_first_line(error)})") from error
             raise WorkerLostError(f"its Ray worker is gone ({_first_line(error)})") from error
 
     def interrupt(self) -> None:

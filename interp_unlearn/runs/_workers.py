@@ -130,6 +130,8 @@ class LocalWorker:
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches the driver alone, which stops its workers in order
             )
+        self._killer = threading.Timer(PATIENCE, self._process.kill)
+        self._killer.daemon = True
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._jobs, self._answers = self._process.stdin, self._process.stdout
@@ -161,12 +163,13 @@ class LocalWorker:
         """See `Worker`. A worker that does not end in time is killed."""
         with contextlib.suppress(OSError):  # what was not flushed has no reader any more
             self._jobs.close()
-        killer = threading.Timer(PATIENCE, self._process.kill)
-        killer.daemon = True
-        killer.start()
+        if not self._killer.is_alive():
+            with contextlib.suppress(RuntimeError):  # it has run already
+                self._killer.start()
 
     def close(self) -> None:
         """See `Worker`."""
         self.interrupt()
         self._process.wait()
+        self._killer.cancel()
         self._answers.close()
