@@ -26,7 +26,7 @@ class RayPool:
 
     Raises:
         MissingPackageError: If ray is not installed.
-        InterpUnlearnError: If there is no cluster at ``address``.
+        InterpUnlearnError: If there is no cluster at ``address``, or none can be started here.
         ConfigError: If the cluster has fewer cores than asked for.
     """
 
@@ -38,7 +38,7 @@ class RayPool:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         if address is None:
             self.size, self.threads = share_cores(cores(), workers, self.threads, "this machine")
-            self._ray.init(num_cpus=self.size * self.threads, include_dashboard=False, **quiet)
+            self._start(num_cpus=self.size * self.threads, include_dashboard=False, **quiet)
             return
         try:
             self._ray.init(address=address, **quiet)
@@ -53,6 +53,20 @@ class RayPool:
         except BaseException:
             self.close()
             raise
+
+    def _start(self, **options: Any) -> None:
+        """Start Ray here; it gives itself 30 seconds, which a busy machine may exceed once."""
+        for last in (False, True):
+            try:
+                self._ray.init(**options)
+                return
+            except Exception as error:  # ray raises a plain Exception here
+                self._ray.shutdown()
+                if last:
+                    raise InterpUnlearnError(
+                        f"Ray could not start on this machine ({_first_line(error)}); try again when the machine is less "
+                        "busy, or leave --ray out"
+                    ) from error
 
     def worker(self, number: int) -> Worker:  # noqa: ARG002
         """A new actor; it waits until the cluster has room for it."""
