@@ -64,8 +64,8 @@ class RayPool:
                 self._ray.shutdown()
                 if last:
                     raise InterpUnlearnError(
-                        f"Ray could not start on this machine ({_first_line(error)}); try again when the machine is less "
-                        "busy, or leave --ray out"
+                        f"Ray could not start on this machine ({_first_line(error)}); try again when the machine is "
+                        "less busy, or leave --ray out"
                     ) from error
 
     def worker(self, number: int) -> Worker:  # noqa: ARG002
