@@ -39,6 +39,7 @@ def serve(name: str, threads: int) -> None:
         name: See `find_work`.
         threads: Passed on.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints goes to the log, not between the answers
     jobs: queue.Queue[str | None] = queue.Queue()
