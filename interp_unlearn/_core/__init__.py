@@ -21,6 +21,7 @@ from interp_unlearn._core._io import cache_dir as cache_dir
 from interp_unlearn._core._io import read_json as read_json
 from interp_unlearn._core._io import read_jsonl as read_jsonl
 from interp_unlearn._core._io import write_json as write_json
+from interp_unlearn._core._locks import locked as locked
 from interp_unlearn._core._optional import optional_import as optional_import
 from interp_unlearn._core._registry import Registry as Registry
 from interp_unlearn._core._results import Axis as Axis
@@ -28,6 +29,8 @@ from interp_unlearn._core._results import Evidence as Evidence
 from interp_unlearn._core._results import Labelled as Labelled
 from interp_unlearn._core._seeds import config_hash as config_hash
 from interp_unlearn._core._seeds import numpy_rng as numpy_rng
+from interp_unlearn._core._serve import find_work as find_work
+from interp_unlearn._core._serve import serve as serve
 from interp_unlearn._core._version import __version__ as __version__
 
 if TYPE_CHECKING:

@@ -7,9 +7,11 @@ import typer
 from interp_unlearn._core import __version__
 from interp_unlearn.cli._capture import capture_command
 from interp_unlearn.cli._catalog import models_app, worlds_app
+from interp_unlearn.cli._compare import compare_command
 from interp_unlearn.cli._demo import demo_command
 from interp_unlearn.cli._run import report_command, resume_command, run_command
 from interp_unlearn.cli._sae import sae_app
+from interp_unlearn.cli._sweep import sweep_command
 
 HELP = """Look inside a model while it forgets.
 
@@ -32,15 +34,22 @@ HELP = """Look inside a model while it forgets.
   interp-unlearn run japan.toml --out runs/japan     Ctrl-C stops it, `resume runs/japan` continues it
 
   interp-unlearn report runs/japan                   rewrites the report from saved files
+
+[bold]Many runs[/bold]
+
+  interp-unlearn sweep grid.toml                     methods × targets × seeds × hyperparameters, resumable
+
+  interp-unlearn compare runs/grid                   means and intervals, relative to the original and to gold
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
 
 
-def _version(show: bool) -> None:
+def _version(show: bool) -> bool:
     if show:
         print(f"interp-unlearn {__version__}")
         raise typer.Exit
+    return show
 
 
 @app.callback()
@@ -55,6 +64,8 @@ app.command("demo")(demo_command)
 app.command("run")(run_command)
 app.command("resume")(resume_command)
 app.command("report")(report_command)
+app.command("sweep")(sweep_command)
+app.command("compare")(compare_command)
 app.command("capture")(capture_command)
 app.add_typer(sae_app, name="sae")
 app.add_typer(models_app, name="models")

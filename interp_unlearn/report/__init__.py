@@ -1,17 +1,31 @@
-"""One HTML report from run folders; it reads saved files and computes nothing, and never needs torch.
+"""Reports from run folders: they read saved files, compute nothing but means over runs, and never need torch.
 
 Example:
     >>> write_report([Path("runs/npo"), Path("runs/sae_guided")], Path("report.html"))
     PosixPath('report.html')
 
-Figures are in `interp_unlearn.report.plots`, for notebooks and other views.
+Many runs are averaged over targets and seeds by `summarise`. Figures are in `interp_unlearn.report.plots`, for
+notebooks and other views.
 """
 
 from interp_unlearn.report._compare import Comparison as Comparison
 from interp_unlearn.report._compare import compare as compare
+from interp_unlearn.report._estimate import Estimate as Estimate
+from interp_unlearn.report._estimate import estimate as estimate
+from interp_unlearn.report._find import find_runs as find_runs
+from interp_unlearn.report._find import read_runs as read_runs
 from interp_unlearn.report._headline import Headline as Headline
 from interp_unlearn.report._headline import headline as headline
 from interp_unlearn.report._pictures import pictures as pictures
 from interp_unlearn.report._read import RunView as RunView
 from interp_unlearn.report._read import read_run as read_run
+from interp_unlearn.report._summary import Entry as Entry
+from interp_unlearn.report._summary import Measure as Measure
+from interp_unlearn.report._summary import Summary as Summary
+from interp_unlearn.report._summary import summarise as summarise
+from interp_unlearn.report._summary_files import markdown as markdown
+from interp_unlearn.report._summary_files import shown as shown
+from interp_unlearn.report._summary_files import write_csv as write_csv
+from interp_unlearn.report._summary_files import write_runs_csv as write_runs_csv
+from interp_unlearn.report._summary_files import write_summary as write_summary
 from interp_unlearn.report._write import write_report as write_report

@@ -24,6 +24,7 @@ class Cell:
         value: The number, for comparing with gold.
         missing: Whether there is none.
         best: Whether this method is the nearest to gold in its column.
+        beside: The control or floor shown behind the number, NaN where there is none.
     """
 
     text: str
@@ -31,6 +32,7 @@ class Cell:
     value: float = math.nan
     missing: bool = False
     best: bool = False
+    beside: float = math.nan
 
 
 def none(reason: str) -> Cell:
@@ -211,7 +213,8 @@ def _from_evidence(item: Evidence, digits: int, with_control: bool) -> Cell:
     text = _minus(f"{item.value:.{digits}f}")
     if item.control is not None and not math.isnan(item.control):
         lines.append(f"control {item.control:.{digits}f}: {item.control_name}")
-        text += f" / {item.control:.{digits}f}" if with_control else ""
+        if with_control:
+            return Cell(f"{text} / {item.control:.{digits}f}", _lines(lines), item.value, beside=item.control)
     return Cell(text, _lines(lines), item.value)
 
 
@@ -266,11 +269,11 @@ def _last_recall(comparison: Comparison, who: str) -> Cell:
         f"recall after {steps} relearning steps{asked}; {float(curve.values[0]):.2f} before them",
         f"n = {curve.n}",
     ]
-    text = f"{value:.2f}"
     if control is not None and control.values.size and who in comparison.methods:
-        text += f" / {float(control.values[-1]):.2f}"
-        lines.append(f"control {float(control.values[-1]):.2f}: facts that were never known, taught alike")
-    return Cell(text, _lines(lines), value)
+        taught = float(control.values[-1])
+        lines.append(f"control {taught:.2f}: facts that were never known, taught alike")
+        return Cell(f"{value:.2f} / {taught:.2f}", _lines(lines), value, beside=taught)
+    return Cell(f"{value:.2f}", _lines(lines), value)
 
 
 def seconds_cell(comparison: Comparison, who: str) -> Cell:

@@ -18,6 +18,14 @@ from interp_unlearn.runs._folder import RunFolder as RunFolder
 from interp_unlearn.runs._run import resume as resume
 from interp_unlearn.runs._run import run as run
 from interp_unlearn.runs._run import run_many as run_many
+from interp_unlearn.runs._sweep import Outcome as Outcome
+from interp_unlearn.runs._sweep import plan as plan
+from interp_unlearn.runs._sweep import progress_of as progress_of
+from interp_unlearn.runs._sweep import sweep as sweep
+from interp_unlearn.runs._sweep_config import SweepConfig as SweepConfig
+from interp_unlearn.runs._sweep_config import SweepRun as SweepRun
+from interp_unlearn.runs._sweep_config import load_sweep as load_sweep
+from interp_unlearn.runs._sweep_config import sweep_from_dict as sweep_from_dict
 from interp_unlearn.runs._workbench import Progress as Progress
 from interp_unlearn.runs._workbench import Workbench as Workbench
 from interp_unlearn.runs._workbench import open_workbench as open_workbench

@@ -186,18 +186,30 @@ def load_configs(path: str | Path) -> tuple[RunConfig, ...]:
     Raises:
         ConfigError: If the file is missing, not TOML, or a field is wrong.
     """
+    return configs_from_dict(read_toml(path), default_name=Path(path).stem)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ConfigError: If the file is missing or not TOML.
+    """
     path = Path(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise ConfigError(f"{path} does not exist; give the path of a TOML config") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    return configs_from_dict(data, default_name=path.stem)
 
 
 def configs_from_dict(data: Mapping[str, Any], default_name: str = "run") -> tuple[RunConfig, ...]:
     """One `RunConfig` per recipe in ``data``."""
+    if "sweep" in data:
+        raise ConfigError(
+            "this config has a table [sweep], which describes many runs; use: interp-unlearn sweep CONFIG"
+        )
     recipes = data.get("recipe")
     if not isinstance(recipes, list):
         return (RunConfig.from_dict({"name": default_name, **data}),)

@@ -57,7 +57,7 @@ class RunFolder:
 
     @staticmethod
     def find(path: str | Path) -> list[RunFolder]:
-        """The run folder at ``path``, or the run folders directly below it, by name.
+        """The run folder at ``path``, or the run folders below it (directly, or those of a sweep), by name.
 
         Raises:
             FileFormatError: If there is none.
@@ -66,6 +66,8 @@ class RunFolder:
         if (path / "config.json").exists():
             return [RunFolder.open(path)]
         found = sorted(p.parent for p in path.glob("*/config.json")) if path.is_dir() else []
+        if not found and path.is_dir():
+            found = sorted(p.parent for p in path.glob("*/*/config.json"))
         if not found:
             raise FileFormatError(f"{path} holds no run folder; give a folder made by: interp-unlearn run CONFIG")
         return [RunFolder.open(p) for p in found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from interp_unlearn._core import locked
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._measure import measure_phase, measure_relearning
@@ -18,16 +19,20 @@ def has_gold(bench: Workbench) -> bool:
 
 
 def measure_gold(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress) -> None:
-    """Measure gold once for all runs on this target; where there is none, the run simply has no gold files."""
+    """Measure gold once for all runs on this target; where there is none, the run simply has no gold files.
+
+    Of several processes one measures, and the others wait for it.
+    """
     if not has_gold(bench):
         return
     shared = RunFolder(out.path.parent / f".gold-{config.shared_key}")
-    if not shared.finished("gold"):
-        progress("retraining without the target (gold)", 0, 0)
-        settings = TinyWorldConfig(**config.world.options)
-        gold = replace(bench, model=tinyworld_model(settings, bench.task.target, progress), originals={})
-        measure_phase(config, shared, gold, "gold", progress)
-        if config.evidence.relearn:
-            shared.save_tables(measure_relearning(config, gold, "gold", progress))
-        shared.finish_part("gold", 0.0)
+    with locked(shared.path):
+        if not shared.finished("gold"):
+            progress("retraining without the target (gold)", 0, 0)
+            settings = TinyWorldConfig(**config.world.options)
+            gold = replace(bench, model=tinyworld_model(settings, bench.task.target, progress), originals={})
+            measure_phase(config, shared, gold, "gold", progress)
+            if config.evidence.relearn:
+                shared.save_tables(measure_relearning(config, gold, "gold", progress))
+            shared.finish_part("gold", 0.0)
     out.link_phase_from(shared, "gold")

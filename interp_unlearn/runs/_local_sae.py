@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from interp_unlearn._core import cache_dir, config_hash
+from interp_unlearn._core import cache_dir, config_hash, locked
 from interp_unlearn.hooked import HookedModel, capture
 from interp_unlearn.latents import SAE, SAETrainConfig, TensorSource, load_sae, train_sae
 from interp_unlearn.worlds import World, fill_mention
@@ -33,9 +33,10 @@ def local_sae(model: HookedModel, world: World, role: str, seed: int) -> SAE:
     )
     texts = sae_texts(world)
     folder = cache_dir() / "saes" / config_hash({"source": model.source, "sae": config.to_dict(), "texts": texts})
-    if not (folder / "sae_weights.safetensors").exists():
-        acts = capture(model, texts, [config.site], mask_policy="inner", batch_size=256)
-        train_sae(config, folder, data=TensorSource(acts.flat(config.site).half()), progress=False)
+    with locked(folder):  # two processes need the same SAE: the second waits for the first
+        if not (folder / "sae_weights.safetensors").exists():
+            acts = capture(model, texts, [config.site], mask_policy="inner", batch_size=256)
+            train_sae(config, folder, data=TensorSource(acts.flat(config.site).half()), progress=False)
     return load_sae(folder)
 
 

@@ -6,13 +6,22 @@ training from its last checkpoint. On the CPU the final weights are bit for bit 
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from interp_unlearn._core import FileFormatError, InterpUnlearnError, read_json, seed_everything, write_json
+from interp_unlearn._core import (
+    ConfigError,
+    FileFormatError,
+    InterpUnlearnError,
+    locked,
+    read_json,
+    seed_everything,
+    write_json,
+)
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._gold import measure_gold
@@ -46,7 +55,7 @@ def run(
     config: RunConfig,
     folder: str | Path,
     *,
-    bench: Workbench | None = None,
+    bench: Workbench | Callable[[], Workbench] | None = None,
     progress: Progress = silent,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> RunFolder:
@@ -55,21 +64,36 @@ def run(
     Args:
         config: What to do.
         folder: A new or empty folder, or one with an unfinished run of the same config (which is continued).
-        bench: Opened model and task to share between runs; its model is given back with its original weights.
+        bench: Opened model and task to share between runs, or what opens them when they are needed; the model is given
+            back with its original weights.
         progress: Told what is going on.
         checkpoint_seconds: Save the training state at least this often.
 
     Raises:
         FileFormatError: If ``folder`` holds something else.
+        DataError: If another process is writing ``folder``.
         InterpUnlearnError: As the parts raise; the folder's status then says why.
     """
     out = _prepare_folder(config, Path(folder))
+    with locked(out.path, wait=False):
+        return _run(config, out, bench, progress, checkpoint_seconds)
+
+
+def _run(
+    config: RunConfig,
+    out: RunFolder,
+    bench: Workbench | Callable[[], Workbench] | None,
+    progress: Progress,
+    checkpoint_seconds: float,
+) -> RunFolder:
     if out.status()["state"] == "done":
         return out
     try:
-        out.write_status("running", message="")
+        out.write_status("running", message="", pid=os.getpid(), host=platform.node())
         seed_everything(config.seed)
-        opened = bench or open_workbench(config, progress)
+        if bench is None:
+            bench = open_workbench(config, progress)
+        opened = bench if isinstance(bench, Workbench) else bench()
         _parts(config, out, opened, progress, checkpoint_seconds)
         out.write_status("done", message="")
     except KeyboardInterrupt:
@@ -110,17 +134,35 @@ def run_many(configs: Sequence[RunConfig], folder: str | Path, *, progress: Prog
     return done
 
 
+def folder_state(config: RunConfig, path: Path) -> str:
+    """``"new"`` if ``path`` can take a new run, else the state of its run of this config.
+
+    Raises:
+        FileFormatError: If ``path`` holds something else: another run, one of another version, or other files.
+    """
+    if (path / "config.json").exists():
+        written = RunFolder.open(path).config()
+        try:
+            saved = RunConfig.from_dict({k: v for k, v in written.items() if k not in ("kind", "version", "versions")})
+        except ConfigError as error:
+            by = written.get("version", "an unknown version")
+            raise FileFormatError(
+                f"{path} was written by interp-unlearn {by}, whose config this version cannot read ({error}); "
+                "choose another folder"
+            ) from error
+        if saved != config:
+            raise FileFormatError(f"{path} holds a run with another config; choose another folder, or resume that one")
+        return str(RunFolder(path).status().get("state", "running"))
+    # Names with a dot in front are what a process killed in its first moment leaves behind.
+    if path.exists() and (not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir())):
+        raise FileFormatError(f"{path} is not empty and is not a run folder; choose another folder")
+    return "new"
+
+
 def _prepare_folder(config: RunConfig, path: Path) -> RunFolder:
     out = RunFolder(path)
-    wanted = config.to_dict()
-    if (path / "config.json").exists():
-        saved = {k: v for k, v in RunFolder.open(path).config().items() if k not in ("kind", "version", "versions")}
-        if RunConfig.from_dict(saved) != config:
-            raise FileFormatError(f"{path} holds a run with another config; choose another folder, or resume that one")
-        return out
-    if path.exists() and any(path.iterdir()):
-        raise FileFormatError(f"{path} is not empty and is not a run folder; choose another folder")
-    out.write_config(wanted, versions())
+    if folder_state(config, path) == "new":
+        out.write_config(config.to_dict(), versions())
     return out
 
 
@@ -199,12 +241,13 @@ def _train(
 
 
 def _baseline(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress) -> RunFolder:
-    """Measurements of the original model, shared by the runs beside this one."""
+    """Measurements of the original model, shared by the runs beside this one; of several processes one measures."""
     shared = RunFolder(out.path.parent / f".baseline-{config.shared_key}")
-    if not shared.finished("before"):
-        started = time.perf_counter()
-        measure_phase(config, shared, bench, "before", progress)
-        if config.evidence.relearn:
-            shared.save_tables(measure_relearning(config, bench, "before", progress))
-        shared.finish_part("before", time.perf_counter() - started)
+    with locked(shared.path):
+        if not shared.finished("before"):
+            started = time.perf_counter()
+            measure_phase(config, shared, bench, "before", progress)
+            if config.evidence.relearn:
+                shared.save_tables(measure_relearning(config, bench, "before", progress))
+            shared.finish_part("before", time.perf_counter() - started)
     return shared

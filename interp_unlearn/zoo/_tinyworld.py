@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from interp_unlearn._core import cache_dir, config_hash, numpy_rng, seed_everything
+from interp_unlearn._core import cache_dir, config_hash, locked, numpy_rng, seed_everything
 from interp_unlearn.hooked import HookedModel, wrap
 from interp_unlearn.worlds import Target, TinyWorldConfig, tinyworld
 from interp_unlearn.worlds._tinyworld import hidden_facts, tinyworld_sentences, tinyworld_vocabulary
@@ -65,7 +65,9 @@ def tinyworld_folder(
     }
     folder = cache_dir() / TINYWORLD / config_hash(key)
     if force or not is_valid(folder):
-        _train_into(folder, config, hidden, progress)
+        with locked(folder.parent / ".locks" / folder.name):  # of two processes that need it one trains
+            if force or not is_valid(folder):
+                _train_into(folder, config, hidden, progress)
     return folder
 
 

@@ -16,7 +16,18 @@ import torch
 
 from interp_unlearn._core import FileFormatError, NothingToForgetError, TrainingDivergedError
 from interp_unlearn.report import write_report
-from interp_unlearn.runs import RunConfig, RunFolder, Workbench, open_workbench, resume, run, run_many
+from interp_unlearn.runs import (
+    RunConfig,
+    RunFolder,
+    Workbench,
+    open_workbench,
+    resume,
+    run,
+    run_many,
+    sweep,
+    sweep_from_dict,
+)
+from interp_unlearn.runs._workers import cores
 
 pytestmark = pytest.mark.slow
 
@@ -190,3 +201,19 @@ def test_run_many_opens_the_model_once_and_skips_what_is_done(
     assert [f.status()["state"] for f in run_many(configs, tmp_path)] == ["done", "done"]
     run_many(configs, tmp_path)
     assert opened == [1]
+
+
+def test_a_sweep_of_two_processes_shares_the_baseline(cache: Path, bench: Workbench, make_config, tmp_path: Path):
+    base = make_config().to_dict()
+    data = {k: base[k] for k in ("model", "world")}
+    data |= {"evidence": {"layer_stride": 1, "lens": False, "relearn": False, "gold": False}}
+    data |= {"sweep": {"targets": ["person-0"], "seeds": [0]}}
+    data |= {"recipe": [{"objective": "ga", "steps": 2, "grid": {"lr": [1e-5, 2e-5]}}]}
+    config = sweep_from_dict(data)
+    outcomes = sweep(config, tmp_path, workers=min(2, cores()), threads=1)
+    assert [o.state for o in outcomes] == ["done", "done"], [o.message for o in outcomes]
+    first, second = (RunFolder.open(o.folder) for o in outcomes)
+    assert len(list(first.path.parent.glob(".baseline-*"))) == 1
+    assert np.array_equal(first.table("behaviour.before").values, second.table("behaviour.before").values)
+    assert [o.state for o in sweep(config, tmp_path)] == ["skipped", "skipped"]
+    assert [f.path for f in RunFolder.find(tmp_path)] == [first.path, second.path]
