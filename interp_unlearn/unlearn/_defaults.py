@@ -67,6 +67,27 @@ def _output(steps: int, lr: float, **options: Any) -> dict[str, Any]:
     return {"options": options, "steps": steps, "lr": lr, "warmup": 5, "batch_size": 8, "retain_batch_size": 8}
 
 
+UNTUNED = frozenset({"flat", "simnpo", "dpo", "idk", "altpo", "undial", "wga", "satimp", "ceu", "pdu", "task_vector"})
+"""Objectives whose defaults are published values, with steps and rates near the tuned ones; not searched yet."""
+
+
+def _untuned() -> dict[str, dict[str, Any]]:
+    """Published weights; steps and learning rates as for GradDiff and NPO."""
+    return {
+        "flat": _output(60, 2e-5, divergence="tv"),
+        "simnpo": _output(60, 2e-5, beta=4.5, delta=0.0, gamma=0.125, text_windows=32),
+        "dpo": _output(60, 2e-5, beta=0.1, text_windows=32),
+        "idk": _output(60, 2e-5, text_windows=32),
+        "altpo": _output(60, 2e-5, beta=0.1, per_question=5, text_windows=32),
+        "undial": _output(60, 1e-4, beta=10.0, alpha=0.0),
+        "wga": _output(60, 1e-5, beta=1.0, text_windows=32),
+        "satimp": _output(60, 1e-5, beta1=5.0, beta2=1.0, gamma=0.1, alpha=1.0, text_windows=32),
+        "ceu": _output(60, 1e-5, skip_first=1),
+        "pdu": _output(60, 1e-5, alpha=100.0, dual_step=5.0, text_windows=32),
+        "task_vector": _output(20, 2e-5, scale=1.0),
+    }
+
+
 def default_recipe(
     objective: str,
     model: HookedModel | LanguageShape,
@@ -74,7 +95,7 @@ def default_recipe(
     layer: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """A recipe that is known to work, for a model of this size.
+    """A recipe for a model of this size: known to work, or with published values (see `UNTUNED`).
 
     Args:
         objective: Name of an objective.
@@ -95,6 +116,7 @@ def default_recipe(
         "ga": _output(10, 1e-5),
         "grad_diff": _output(40, 2e-5),
         "npo": _output(60, 2e-5, beta=0.1, text_windows=32),
+        **_untuned(),
     }
     if objective == "sae_guided":
         table = _sae_guided(shape, layer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -160,6 +161,9 @@ class Unlearner:
                     transform.after_step(context)
         self.step_index += 1
         self._follow(record)
+        if self.done:
+            with self._set.installed(), torch.no_grad():
+                self.objective.finish(trained)
         return {**record, "grad_norm": norm, "lr": lr}
 
     def _gradients(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, float]]:
@@ -172,7 +176,8 @@ class Unlearner:
             known: tuple[Side, ...] = ("forget", "retain")
             sides = {side: {name: torch.zeros_like(p) for name, p in trained.items()} for side in known}
         loss, record = 0.0, {}
-        for part in self.objective.parts(self.sampler.draw(self.step_index)):
+        draw = replace(self.sampler.draw(self.step_index), step=self.step_index)
+        for part in self.objective.parts(draw):
             value = float(part.loss.detach())
             for term, number in part.terms.items():
                 self._check_finite(number, term)
