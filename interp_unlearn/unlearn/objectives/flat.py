@@ -108,10 +108,12 @@ class FLAT(Objective):
         divergence = self.options.divergence
         p_template = self._probability(self.templates.draw(draw))
         loss = template_loss(p_template, divergence).mean()
-        yield Part("forget", loss, {"template_loss": float(loss.detach()), "p_template": float(p_template.mean())})
+        yield Part(
+            "forget", loss, {"template_loss": float(loss.detach()), "p_template": float(p_template.detach().mean())}
+        )
         p_answer = self._probability([self.forget[i] for i in draw.forget])
         loss = answer_loss(p_answer, divergence).mean()
-        yield Part("forget", loss, {"answer_loss": float(loss.detach()), "p_answer": float(p_answer.mean())})
+        yield Part("forget", loss, {"answer_loss": float(loss.detach()), "p_answer": float(p_answer.detach().mean())})
 
     def _probability(self, items: list[QA]) -> Float[Tensor, " n"]:
         """P of each item (one number for the batch with the released code's denominator)."""

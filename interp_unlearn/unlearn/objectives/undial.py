@@ -68,4 +68,4 @@ class UNDIAL(ForgetRetain):
         tokens = answer_tokens(self.model, self.asked(draw))
         teacher = torch.cat([self.teacher[i] for i in draw.forget])
         loss = undial_loss(tokens.logits, teacher, tokens.ids, self.options.beta)
-        return loss, {"forget_undial": float(loss.detach()), "forget_nll": -float(tokens.logprobs().mean())}
+        return loss, {"forget_undial": float(loss.detach()), "forget_nll": -float(tokens.logprobs().detach().mean())}
