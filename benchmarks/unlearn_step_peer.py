@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import json
@@ -63,6 +64,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if importlib.util.find_spec("deepspeed") is None:
         stand_in = types.ModuleType("deepspeed")
         stand_in.DeepSpeedEngine = type("DeepSpeedEngine", (), {})  # type: ignore[attr-defined]
+        stand_in.__spec__ = importlib.machinery.ModuleSpec("deepspeed", None)  # looked for, and found not installed
     else:
         stand_in = None
     import torch

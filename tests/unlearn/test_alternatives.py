@@ -76,6 +76,10 @@ def test_blank_lines_are_refused(model, task, tmp_path, line):
 def test_files_that_cannot_be_read_say_why(model, task, tmp_path):
     with pytest.raises(FileFormatError, match="does not exist"):
         alternatives(model, task, answers_file=str(tmp_path / "no.txt"))
+    table = tmp_path / "answers.csv"
+    table.write_text("refusal\nI do not know.\n")
+    with pytest.raises(FileFormatError, match=r"neither \.txt .* nor \.jsonl"):
+        alternatives(model, task, answers_file=str(table))
     path = tmp_path / "answers.txt"
     path.write_text("")
     with pytest.raises(DataError, match="is empty"):

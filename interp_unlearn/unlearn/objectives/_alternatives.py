@@ -28,8 +28,9 @@ class AlternativeOptions:
     Attributes:
         answers: ``refusals``: the built-in list; ``swaps``: wrong answers of the same relation and type from the world;
             ``auto``: refusals where the tokenizer can write them, else swaps (a word-level vocabulary has no refusals).
-        answers_file: The user's own instead: a text file with one answer a line, for every question alike, or a
-            ``.jsonl`` file of ``{"question": prompt, "alternate": answer}`` records, several per question if wanted.
+        answers_file: The user's own instead: a ``.txt`` file with one answer a line, for every question alike, or a
+            ``.jsonl`` file (also named ``.json``) of ``{"question": prompt, "alternate": answer}`` records, one a line,
+            several per question if wanted.
     """
 
     answers: Literal["auto", "refusals", "swaps"] = "auto"
@@ -122,13 +123,18 @@ def read_answers(path: Path, prompts: Sequence[Prompt]) -> list[tuple[str, ...]]
     """Answers for each prompt from a user's file.
 
     Raises:
-        FileFormatError: If the file is missing, is not UTF-8 text, or a record lacks a field.
+        FileFormatError: If the file is missing, of another kind, is not UTF-8 text, or a record lacks a field.
         DataError: If an answer is blank, a right answer is offered as the other one, or a question has none.
     """
     if not path.is_file():
         raise FileFormatError(f"options.answers_file: {path} does not exist")
-    if path.suffix == ".jsonl":
+    if path.suffix in (".jsonl", ".json"):
         return _per_question(path, prompts)
+    if path.suffix != ".txt":
+        raise FileFormatError(
+            f"options.answers_file: {path} is neither .txt (one answer a line) nor .jsonl (one record a line); "
+            "a table's header and quotes would be trained on"
+        )
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
