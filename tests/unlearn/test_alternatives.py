@@ -105,6 +105,9 @@ def test_a_file_per_question(model, task, tmp_path):
     write({"question": one, "alternate": task.forget_train.prompts[0].answer.upper()}, *rows)
     with pytest.raises(DataError, match="which is the answer to be forgotten"):
         alternatives(model, task, answers_file=str(path))
+    path.write_text('{"question": "cut')
+    with pytest.raises(FileFormatError, match="line 1: write"):
+        alternatives(model, task, answers_file=str(path))
     write({"question": one})
     with pytest.raises(FileFormatError, match="line 1: write"):
         alternatives(model, task, answers_file=str(path))

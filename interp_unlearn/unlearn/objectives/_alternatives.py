@@ -5,12 +5,13 @@ Each draw takes a fresh one for every question, by seed and step, so a resumed r
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from interp_unlearn._core import DataError, FileFormatError, numpy_rng, read_jsonl
+from interp_unlearn._core import DataError, FileFormatError, numpy_rng
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.unlearn._protocols import Context, Draw
 from interp_unlearn.unlearn.objectives._answers import QA
@@ -135,13 +136,17 @@ def read_answers(path: Path, prompts: Sequence[Prompt]) -> list[tuple[str, ...]]
             f"options.answers_file: {path} is neither .txt (one answer a line) nor .jsonl (one record a line); "
             "a table's header and quotes would be trained on"
         )
+    return [tuple(_checked(line, path, n) for n, line in enumerate(_lines(path), 1))] * len(prompts)
+
+
+def _lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path} is not UTF-8 text; save it as UTF-8, one answer a line") from error
     if not lines:
         raise DataError(f"{path} is empty; write at least one answer, one a line")
-    return [tuple(_checked(line, path, n) for n, line in enumerate(lines, 1))] * len(prompts)
+    return lines
 
 
 def _checked(answer: Any, path: Path, line: int) -> str:
@@ -155,7 +160,11 @@ def _checked(answer: Any, path: Path, line: int) -> str:
 
 def _per_question(path: Path, prompts: Sequence[Prompt]) -> list[tuple[str, ...]]:
     found: dict[str, list[str]] = {}
-    for line, record in enumerate(read_jsonl(path), 1):
+    for line, text in enumerate(_lines(path), 1):
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError:
+            record = None
         if not isinstance(record, dict) or not {"question", "alternate"} <= record.keys():
             raise FileFormatError(f'{path}, line {line}: write {{"question": the prompt, "alternate": another answer}}')
         found.setdefault(str(record["question"]).strip(), []).append(_checked(record["alternate"], path, line))
