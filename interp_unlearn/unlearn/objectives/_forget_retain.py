@@ -24,7 +24,6 @@ class ForgetRetain(Objective):
     """
 
     Options = RetainOptions
-    options: RetainOptions
 
     @property
     def uses_retain(self) -> bool:

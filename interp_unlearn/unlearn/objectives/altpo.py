@@ -29,4 +29,3 @@ class AltPO(DPO):
     """Alternate preference optimisation."""
 
     Options = AltPOOptions
-    options: AltPOOptions
