@@ -271,15 +271,19 @@ def main() -> None:
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
         "peer": peer,
     }
-    if "methods" in arguments.groups:
-        report["methods"] = {case: in_child(case, arguments) for case in METHODS}
-        show("methods", report["methods"], peer and peer["cases"], "grad_diff")
-    if "layer" in arguments.groups:
-        report["layer"] = {case: in_child(case, arguments) for case in LAYER}
-        show(f"loss at block {arguments.layer}", report["layer"], None, LAYER[0])
-    report["load_after"] = os.getloadavg()
-    if arguments.out:
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for group, cases in (("methods", METHODS), ("layer", LAYER)):
+        if group not in arguments.groups:
+            continue
+        report[group] = {}
+        for case in cases:  # each case is safe on disk once it is done
+            report[group][case] = in_child(case, arguments)
+            report["load_after"] = os.getloadavg()
+            print(f"{case:22}{statistics.median(report[group][case]['cpu_seconds']) * 1e3:9.0f} CPU ms", flush=True)
+            if arguments.out:
+                arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        theirs = peer["cases"] if peer and group == "methods" else None
+        title = "methods" if group == "methods" else f"loss at block {arguments.layer}"
+        show(title, report[group], theirs, "grad_diff" if group == "methods" else cases[0])
 
 
 if __name__ == "__main__":
