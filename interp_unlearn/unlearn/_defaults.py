@@ -89,6 +89,33 @@ def _against_retain(rate: float, **options: Any) -> dict[str, Any]:
     return {"options": {"alpha": 5.0, **options}, "steps": 24, "lr": rate, "schedule": "linear", "warmup": 5, **sizes}
 
 
+UNTUNED = frozenset({"flat", "simnpo", "dpo", "idk", "altpo", "undial", "wga", "satimp", "ceu", "pdu", "task_vector"})
+"""Objectives whose defaults are published values, with steps and rates near the tuned ones; not searched yet."""
+
+
+def _untuned(shape: LanguageShape) -> dict[str, dict[str, Any]]:
+    """Published weights; steps, batches and learning rates near those of GradDiff and NPO."""
+
+    def forget(steps: int, rate: float, **options: Any) -> dict[str, Any]:
+        sizes = {"batch_size": 8, "retain_batch_size": 8}
+        return {"options": options, "steps": steps, "lr": _full_rate(shape, rate), "warmup": 5, **sizes}
+
+    rate = _full_rate(shape, 1e-5)
+    return {
+        "flat": forget(24, 1e-5, divergence="tv"),
+        "simnpo": _against_retain(rate, beta=4.5, delta=0.0, gamma=0.125),
+        "dpo": _against_retain(rate, beta=0.1),
+        "idk": _against_retain(rate),
+        "altpo": _against_retain(rate, beta=0.1, per_question=5),
+        "undial": forget(40, 3e-5, beta=10.0, alpha=0.0),
+        "wga": _against_retain(rate, beta=1.0),
+        "satimp": _against_retain(rate, beta1=5.0, beta2=1.0, gamma=0.1, alpha=1.0),
+        "ceu": forget(24, 1e-5, skip_first=1),
+        "pdu": _against_retain(rate, alpha=100.0, dual_step=5.0),
+        "task_vector": forget(20, 1e-5, scale=1.0),
+    }
+
+
 def default_recipe(
     objective: str,
     model: HookedModel | LanguageShape,
@@ -96,7 +123,7 @@ def default_recipe(
     layer: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """A recipe that is known to work, for a model of this size.
+    """A recipe for a model of this size: known to work, or with published values (see `UNTUNED`).
 
     Args:
         objective: Name of an objective.
@@ -117,6 +144,7 @@ def default_recipe(
         "ga": {"steps": 10, "lr": _full_rate(shape, 6e-6), "warmup": 5, "batch_size": 8},
         "grad_diff": _against_retain(_full_rate(shape, 1e-5)),
         "npo": _against_retain(_full_rate(shape, 1e-5), beta=0.1),
+        **_untuned(shape),
     }
     if objective == "sae_guided":
         table = _sae_guided(shape, layer)

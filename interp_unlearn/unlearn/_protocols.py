@@ -49,10 +49,17 @@ class Pools:
 
 @dataclass(frozen=True)
 class Draw:
-    """Indices of one step into `Pools`."""
+    """Indices of one step into `Pools`.
+
+    Attributes:
+        forget: Items of the forget side.
+        retain: Items of the retain side.
+        step: The step they are drawn for, set by the loop; whatever an objective draws by itself depends on it.
+    """
 
     forget: tuple[int, ...]
     retain: tuple[int, ...] = ()
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,13 @@ class Objective:
     def parts(self, draw: Draw) -> Iterator[Part]:
         """Yield the summands of the loss at ``draw``."""
         raise NotImplementedError
+
+    def finish(self, trained: Mapping[str, nn.Parameter]) -> None:
+        """Change the weights once more after the last step, early stop included (no gradient is recorded).
+
+        Args:
+            trained: Parameters that the optimiser moved, by name (LoRA factors where LoRA is trained).
+        """
 
     def stop_levels(self) -> dict[str, float]:
         """Term name to the value below which going on would be over-fitting, for `Stop` without a number."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,11 @@ from interp_unlearn.unlearn._trained import only_trainable, trained_set
 from interp_unlearn.worlds._types import Task, to_json
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def _square_sum(gradient: Tensor) -> float:
+    """Sum of squares, accumulated in float64 without a copy of the gradient."""
+    return float(torch.linalg.vector_norm(gradient, dtype=torch.float64)) ** 2
 
 
 class Unlearner:
@@ -140,7 +146,7 @@ class Unlearner:
                 context = StepContext(self.step_index, lr, trained, self._before, self._optimizer, sides)
                 for transform in self.transforms:
                     grads = transform(grads, context)
-                norm = math.sqrt(sum(float(g.double().square().sum()) for g in grads.values()))
+                norm = math.sqrt(sum(_square_sum(g) for g in grads.values()))
                 self._check_finite(norm, "gradient")
                 if norm == 0 and not self._warned:
                     self._warned = True
@@ -150,8 +156,9 @@ class Unlearner:
                         stacklevel=2,
                     )
                 scale = min(1.0, recipe.clip / (norm + 1e-6)) if recipe.clip else 1.0
+                grads = dict(grads)
                 for name, parameter in trained.items():
-                    parameter.grad = grads[name] * scale
+                    parameter.grad = grads.pop(name) * scale
                 for group in self._optimizer.param_groups:
                     group["lr"] = lr
                 self._optimizer.step()
@@ -160,19 +167,23 @@ class Unlearner:
                     transform.after_step(context)
         self.step_index += 1
         self._follow(record)
+        if self.done:
+            with self._set.installed(), torch.no_grad():
+                self.objective.finish(trained)
         return {**record, "grad_norm": norm, "lr": lr}
 
     def _gradients(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, float]]:
         """Back-propagate part by part; gradients in sum, by side where a transform asks, and the log record."""
         trained = self._set.trained
-        total = {name: torch.zeros_like(p) for name, p in trained.items()}
+        total: dict[str, Tensor] = {}
         apart = any(t.wants_sides for t in self.transforms)
         sides: dict[str, dict[str, Tensor]] = {}
         if apart:
             known: tuple[Side, ...] = ("forget", "retain")
             sides = {side: {name: torch.zeros_like(p) for name, p in trained.items()} for side in known}
         loss, record = 0.0, {}
-        for part in self.objective.parts(self.sampler.draw(self.step_index)):
+        draw = replace(self.sampler.draw(self.step_index), step=self.step_index)
+        for part in self.objective.parts(draw):
             value = float(part.loss.detach())
             for term, number in part.terms.items():
                 self._check_finite(number, term)
@@ -184,10 +195,11 @@ class Unlearner:
             found = torch.autograd.grad(part.loss, list(trained.values()), allow_unused=True)
             for name, gradient in zip(trained, found, strict=True):
                 if gradient is not None:
-                    total[name] += gradient
+                    total[name] = gradient if name not in total else total[name] + gradient
                     if apart:
                         sides[part.side][name] += gradient
-        return total, sides, {"loss": loss, **record}
+        whole = {name: total[name] if name in total else torch.zeros_like(p) for name, p in trained.items()}
+        return whole, sides, {"loss": loss, **record}
 
     @torch.no_grad()
     def _check_finite(self, value: float, what: str) -> None:

@@ -73,7 +73,9 @@ def _questions(name: str, entities: list[Entity], texts: list[str], split: str) 
             filled = text.replace("{name}", entity.name)
             start = filled.index(entity.name)
             span = (start, start + len(entity.name))
-            prompts.append(Prompt(filled, ANSWERS[e % len(ANSWERS)], entity.id, "colour", f"{split}{i}", span))
+            answer = ANSWERS[e % len(ANSWERS)]
+            options = tuple(a for a in ANSWERS if a != answer)
+            prompts.append(Prompt(filled, answer, entity.id, "colour", f"{split}{i}", span, options=options))
     return QASet(name, tuple(prompts))
 
 

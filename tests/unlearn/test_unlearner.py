@@ -34,6 +34,11 @@ RECIPES = {
         **COMMON,
     ),
     "sae_guided mmd": Recipe("sae_guided", options={"target": "mmd", "basis": "residual"}, trainable=LOW, **COMMON),
+    "flat": Recipe("flat", trainable=LOW, **COMMON),
+    "dpo": Recipe("dpo", options={"retain_loss": "kl"}, trainable=LOW, **COMMON),
+    "pdu": Recipe("pdu", options={"dual_warmup": 1, "dual_every": 2}, trainable=LOW, **COMMON),
+    "task vector": Recipe("task_vector", trainable=LOW, **COMMON),
+    "task vector lora": Recipe("task_vector", trainable=Trainable(modules=("mlp_out",), lora_rank=2), **COMMON),
     "sae_guided push": Recipe("sae_guided", options={"loss": "push"}, trainable=LOW, **COMMON),
 }
 

@@ -1,7 +1,20 @@
 """Objectives: one paper, one file. Importing this package registers them all."""
 
+from interp_unlearn.unlearn.objectives._refusals import HELDOUT_REFUSALS as HELDOUT_REFUSALS
+from interp_unlearn.unlearn.objectives._refusals import REFUSALS as REFUSALS
+from interp_unlearn.unlearn.objectives.altpo import AltPO as AltPO
+from interp_unlearn.unlearn.objectives.ceu import CEU as CEU
+from interp_unlearn.unlearn.objectives.dpo import DPO as DPO
+from interp_unlearn.unlearn.objectives.flat import FLAT as FLAT
 from interp_unlearn.unlearn.objectives.ga import GradientAscent as GradientAscent
 from interp_unlearn.unlearn.objectives.grad_diff import GradDiff as GradDiff
+from interp_unlearn.unlearn.objectives.idk import IDK as IDK
 from interp_unlearn.unlearn.objectives.npo import NPO as NPO
+from interp_unlearn.unlearn.objectives.pdu import PDU as PDU
 from interp_unlearn.unlearn.objectives.rmu import RMU as RMU
 from interp_unlearn.unlearn.objectives.sae_guided import SAEGuided as SAEGuided
+from interp_unlearn.unlearn.objectives.satimp import SatImp as SatImp
+from interp_unlearn.unlearn.objectives.simnpo import SimNPO as SimNPO
+from interp_unlearn.unlearn.objectives.task_vector import TaskVector as TaskVector
+from interp_unlearn.unlearn.objectives.undial import UNDIAL as UNDIAL
+from interp_unlearn.unlearn.objectives.wga import WGA as WGA

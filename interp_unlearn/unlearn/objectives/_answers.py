@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp_unlearn.hooked import AnswerBatch, HookedModel, answer_batch, answer_logprobs
+from interp_unlearn._core import ConfigError
+from interp_unlearn.hooked import AnswerBatch, HookedModel, answer_batch
 from interp_unlearn.unlearn._protocols import Item
 from interp_unlearn.worlds._types import Prompt, Task
+
+REFERENCE_BATCH = 16
+"""Items per forward pass when references are computed."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +63,85 @@ def encode(model: HookedModel, items: Sequence[QA]) -> AnswerBatch:
     return answer_batch(model, [i.prompt for i in items], [i.answer for i in items])
 
 
-def batch_logprobs(model: HookedModel, encoded: AnswerBatch) -> Float[Tensor, "batch pos"]:
-    """Log-probability of each answer token (0 elsewhere), with graph."""
-    return answer_logprobs(model, encoded)
+@dataclass(frozen=True)
+class AnswerTokens:
+    """What the model says where the answers' tokens are predicted, row after row, with graph.
+
+    Attributes:
+        logits: Logits that predict each answer token, in float32.
+        ids: The answer tokens themselves.
+        rows: Row of the batch that each token belongs to.
+        n_rows: Number of rows.
+    """
+
+    logits: Float[Tensor, "n vocab"]
+    ids: Int[Tensor, " n"]
+    rows: Int[Tensor, " n"]
+    n_rows: int
+
+    def logprobs(self) -> Float[Tensor, " n"]:
+        """Log-probability of each answer token, in nats."""
+        return -torch.nn.functional.cross_entropy(self.logits, self.ids, reduction="none")
+
+    def row_sum(self, values: Float[Tensor, " n"]) -> Float[Tensor, " batch"]:
+        """Sum over each row's answer tokens."""
+        return torch.zeros(self.n_rows, dtype=values.dtype, device=values.device).index_add(0, self.rows, values)
+
+    def row_mean(self, values: Float[Tensor, " n"]) -> Float[Tensor, " batch"]:
+        """Mean over each row's answer tokens."""
+        return self.row_sum(values) / torch.bincount(self.rows, minlength=self.n_rows)
+
+
+def answer_tokens(
+    model: HookedModel, items: Sequence[QA], *, at: Literal["predicting", "answer"] = "predicting"
+) -> AnswerTokens:
+    """One forward pass over ``items`` whose output head runs at the wanted positions only.
+
+    Prompts are most of a batch, and the head is a large part of a small model: logits that no loss reads are not made.
+
+    Args:
+        model: The opened model.
+        items: Prompts with answers.
+        at: Logits that predict the answer's tokens, or logits at the answer's own tokens.
+
+    Returns:
+        The `AnswerTokens`.
+    """
+    encoded = encode(model, items)
+    rows, columns = encoded.answer.nonzero(as_tuple=True)
+    where = encoded.answer.roll(-1, dims=1) if at == "predicting" else encoded.answer
+    logits = model.forward_at(encoded.batch, where).float()
+    return AnswerTokens(logits, encoded.batch.tokens[rows, columns], rows, len(items))
 
 
 def cross_entropy(model: HookedModel, items: Sequence[QA]) -> Float[Tensor, ""]:
     """Mean negative log-likelihood over all answer tokens of the batch, in nats per token."""
-    encoded = encode(model, items)
-    return -batch_logprobs(model, encoded).sum() / encoded.answer.sum()
+    return -answer_tokens(model, items).logprobs().mean()
 
 
 def summed_logprobs(model: HookedModel, items: Sequence[QA]) -> Float[Tensor, " batch"]:
     """Summed log-probability of each answer, in nats."""
-    return batch_logprobs(model, encode(model, items)).sum(1)
+    tokens = answer_tokens(model, items)
+    return tokens.row_sum(tokens.logprobs())
+
+
+@torch.no_grad()
+def reference_logits(model: HookedModel, items: Sequence[QA], budget_gb: float) -> list[Float[Tensor, "n vocab"]]:
+    """The logits that predict each item's answer tokens now, one tensor per item, to be kept as references.
+
+    Raises:
+        ConfigError: If they would take more memory than ``budget_gb``.
+    """
+    kept: list[Tensor] = []
+    size = 0
+    for start in range(0, len(items), REFERENCE_BATCH):
+        tokens = answer_tokens(model, items[start : start + REFERENCE_BATCH])
+        size += tokens.logits.nbytes
+        if size > budget_gb * 1e9:
+            part = f"{len(kept) + tokens.n_rows} of {len(items)} answers"
+            raise ConfigError(
+                f"cached references take more than options.reference_gb = {budget_gb:g} GB at {part}; "
+                "raise it, or use fewer questions or text windows"
+            )
+        kept += [tokens.logits[tokens.rows == row].clone() for row in range(tokens.n_rows)]
+    return kept

@@ -1,17 +1,20 @@
-"""The retain term shared by output-space baselines: next-token loss on retain answers and windows of text."""
+"""The retain term shared by output-space baselines, on retain answers and windows of text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
+
+import torch
 
 from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._protocols import Context, Draw, Item, Part
-from interp_unlearn.unlearn.objectives._answers import cross_entropy, retain_items
+from interp_unlearn.unlearn.objectives._answers import answer_tokens, cross_entropy, reference_logits, retain_items
 
 
 @dataclass(frozen=True)
-class RetainOptions:
+class PoolOptions:
     """Weights of the two sides and the make-up of the retain pool.
 
     Attributes:
@@ -33,14 +36,36 @@ class RetainOptions:
         require(self.text_tokens >= 2, f"options.text_tokens is {self.text_tokens}; use at least 2")
 
 
-class RetainNLL:
-    """``alpha * CE(retain)`` over drawn retain items."""
+@dataclass(frozen=True)
+class RetainOptions(PoolOptions):
+    """How retain answers are held, beside the options of `PoolOptions`.
+
+    Attributes:
+        retain_loss: ``nll``: cross-entropy of the retain answers; ``kl``: divergence from the original model's
+            distribution at the retain answers' tokens, ``KL(p_0 || p)``.
+        reference_gb: Largest size of cached reference distributions; the run is refused beyond it.
+    """
+
+    retain_loss: Literal["nll", "kl"] = "nll"
+    reference_gb: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.reference_gb > 0, f"options.reference_gb is {self.reference_gb}; use a positive number such as 4")
+
+
+class Retain:
+    """``alpha * CE(retain)`` or ``alpha * KL(p_0 || p)`` over drawn retain items; references are computed once."""
 
     def __init__(self, ctx: Context, options: RetainOptions) -> None:
         self.model = ctx.model
         self.alpha = options.alpha
         windows, tokens = options.text_windows, options.text_tokens
         self.items = retain_items(ctx.model, ctx.task, windows, tokens) if options.alpha else []
+        self.references = None
+        if options.retain_loss == "kl":
+            found = reference_logits(ctx.model, self.items, options.reference_gb)
+            self.references = [logits.log_softmax(-1) for logits in found]
 
     @property
     def pool(self) -> tuple[Item, ...]:
@@ -49,6 +74,13 @@ class RetainNLL:
 
     def parts(self, draw: Draw) -> Iterator[Part]:
         """The weighted term, or nothing when its weight is 0."""
-        if self.alpha and draw.retain:
-            nll = cross_entropy(self.model, [self.items[i] for i in draw.retain])
-            yield Part("retain", self.alpha * nll, {"retain_nll": float(nll.detach())})
+        if not self.alpha or not draw.retain:
+            return
+        items = [self.items[i] for i in draw.retain]
+        if self.references is None:
+            loss, term = cross_entropy(self.model, items), "retain_nll"
+        else:
+            before = torch.cat([self.references[i] for i in draw.retain])
+            now = answer_tokens(self.model, items).logits.log_softmax(-1)
+            loss, term = (before.exp() * (before - now)).sum(-1).mean(), "retain_kl"
+        yield Part("retain", self.alpha * loss, {term: float(loss.detach())})

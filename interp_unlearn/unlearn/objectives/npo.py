@@ -13,7 +13,7 @@ Source: Zhang et al. 2024 (arXiv 2404.05868), trainer ``NPO`` of open-unlearning
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -22,9 +22,10 @@ from torch.nn.functional import logsigmoid
 
 from interp_unlearn.hooked import score_answers
 from interp_unlearn.unlearn._fields import require
-from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw, Objective, Part, Pools
-from interp_unlearn.unlearn.objectives._answers import questions, summed_logprobs
-from interp_unlearn.unlearn.objectives._retain import RetainNLL, RetainOptions
+from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw
+from interp_unlearn.unlearn.objectives._answers import summed_logprobs
+from interp_unlearn.unlearn.objectives._forget_retain import ForgetRetain
+from interp_unlearn.unlearn.objectives._retain import RetainOptions
 
 
 @dataclass(frozen=True)
@@ -48,32 +49,19 @@ def npo_loss(log_ratio: Float[Tensor, " batch"], beta: float) -> Float[Tensor, "
 
 
 @OBJECTIVES.register("npo")
-class NPO(Objective):
+class NPO(ForgetRetain):
     """Negative preference optimisation with a retain term."""
 
     Options = NPOOptions
+    options: NPOOptions
 
-    @property
-    def uses_retain(self) -> bool:
-        """Only with a positive retain weight."""
-        return self.options.alpha > 0
-
-    def prepare(self, ctx: Context) -> Pools:
+    def refer(self, ctx: Context) -> None:
         """Cache the original model's log-probability of every forget answer."""
-        self.model = ctx.model
-        self.forget = questions(ctx.task.forget_train.prompts)
-        if self.forget:
-            prompts, answers = [q.prompt for q in self.forget], [q.answer for q in self.forget]
-            self.reference = score_answers(ctx.model, prompts, answers).logprob.to(ctx.model.device)
-        self.retain = RetainNLL(ctx, self.options)
-        return Pools(tuple(q.item for q in self.forget), self.retain.pool)
+        prompts, answers = [q.prompt for q in self.forget], [q.answer for q in self.forget]
+        self.reference = score_answers(ctx.model, prompts, answers).logprob.to(ctx.model.device)
 
-    def parts(self, draw: Draw) -> Iterator[Part]:
-        """The forget part, then the retain part."""
-        if self.options.gamma:
-            logprob = summed_logprobs(self.model, [self.forget[i] for i in draw.forget])
-            ratio = logprob - self.reference[list(draw.forget)]
-            loss = npo_loss(ratio, self.options.beta)
-            terms = {"forget_npo": float(loss.detach()), "log_ratio": float(ratio.detach().mean())}
-            yield Part("forget", self.options.gamma * loss, terms)
-        yield from self.retain.parts(draw)
+    def forget_loss(self, draw: Draw) -> tuple[Tensor, Mapping[str, float]]:
+        """``-(2/beta) mean log sigmoid(-beta r)``."""
+        ratio = summed_logprobs(self.model, self.asked(draw)) - self.reference[list(draw.forget)]
+        loss = npo_loss(ratio, self.options.beta)
+        return loss, {"forget_npo": float(loss.detach()), "log_ratio": float(ratio.detach().mean())}

@@ -30,12 +30,12 @@ from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._prefix import Prefix
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw, Objective, Part, Pools
 from interp_unlearn.unlearn.objectives._answers import QA, encode, questions, retain_items
-from interp_unlearn.unlearn.objectives._retain import RetainOptions
+from interp_unlearn.unlearn.objectives._retain import PoolOptions
 
 
 @dataclass(frozen=True)
-class RMUOptions(RetainOptions):
-    """Options of RMU, beside those of `RetainOptions`.
+class RMUOptions(PoolOptions):
+    """Options of RMU, beside those of `PoolOptions`.
 
     Attributes:
         layer: Block whose output is steered; None means the middle one.
