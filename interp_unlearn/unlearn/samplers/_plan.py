@@ -73,7 +73,7 @@ def exposure(recipe: Recipe, pools: Pools) -> Exposure:
     )
 
 
-def steps_of_epochs(recipe: Recipe, pools: Pools, epochs: float) -> int:
+def steps_of_epochs(recipe: Recipe, pools: Pools, epochs: int | float) -> int:
     """Updates that make so many epochs of the recipe's sampler, rounded up (the published comparison: 4 epochs)."""
     sampler = _made(recipe, pools)
     return max(1, math.ceil(epochs * sampler.epoch_length / len(sampler.draw(0).forget)))
