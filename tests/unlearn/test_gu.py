@@ -8,7 +8,7 @@ import torch
 
 from interp_unlearn._core import ConfigError, DataError, read_tensors, write_tensors
 from interp_unlearn.unlearn import Recipe, Trainable, Unlearner, unlearn
-from interp_unlearn.unlearn.objectives._answers import cross_entropy
+from interp_unlearn.unlearn.objectives._answers import cross_entropy, encode
 from interp_unlearn.unlearn.transforms._covectors import Covectors
 
 LOW = {"layers": [0, 1], "modules": ["mlp_out"]}
@@ -62,30 +62,35 @@ def slopes(unlearner, step):
 
 
 def test_retain_loss_is_untouched_to_first_order(make):
-    """Halving the step divides the change of the retain loss by 4; of an unprojected step by 2."""
+    """Halving the step divides the change of the retain loss by 4; of an unprojected step by 2. All in float64."""
     model = make.model()
     model.module.double()
     unlearner = Unlearner(model, make.task(), recipe(metric="identity"))
     gu, trained = of(unlearner), unlearner._set.trained
+    encoded = encode(model, gu._drawn(0))
+    rows, columns = encoded.answer.nonzero(as_tuple=True)
+    answers = encoded.batch.tokens[rows, columns]
+
+    def loss():
+        return torch.nn.functional.cross_entropy(model.forward(encoded.batch)[rows, columns - 1], answers)
+
     with unlearner._set.installed():
-        items = gu._drawn(0)
         grads, sides, _ = unlearner._gradients()
-        found = torch.autograd.grad(cross_entropy(model, items), list(trained.values()))
+        found = torch.autograd.grad(loss(), list(trained.values()))
         gu.covectors.push(dict(zip(trained, found, strict=True)))
     ones = {n: torch.ones_like(p) for n, p in trained.items()}
     safe = gu.project(sides["forget"], sides["retain"], ones)
-    start, original = retain_loss(model, items), copies(unlearner)
+    with torch.no_grad():
+        start, original = float(loss()), copies(unlearner)
 
-    def change(direction, eta):
-        with torch.no_grad():
+        def change(direction, eta):
             for name, parameter in trained.items():
                 parameter.copy_(original[name] - eta * direction[name])
-            return retain_loss(model, items) - start
+            return float(loss()) - start
 
-    for direction, order in ((safe, 2), (grads, 1)):
-        big, small = change(direction, 2e-3), change(direction, 1e-3)
-        assert big / small == pytest.approx(2**order, rel=0.05)
-    assert abs(change(safe, 1e-3)) < abs(change(grads, 1e-3)) / 50
+        for direction, order in ((safe, 2), (grads, 1)):
+            assert change(direction, 2e-4) / change(direction, 1e-4) == pytest.approx(2**order, rel=0.05)
+        assert abs(change(safe, 1e-4)) < abs(change(grads, 1e-4)) / 50
 
 
 @pytest.mark.parametrize("objective", ["ga", "grad_diff", "npo", "rmu"])
@@ -168,7 +173,7 @@ def test_killed_and_resumed_is_bitwise_uninterrupted(made, make, tmp_path):
 @pytest.mark.parametrize("mode", ["null", "cone"])
 def test_a_mask_beside_it_holds_exactly_and_the_step_is_safe(make, mode):
     mask = {"name": "mask", "parameters": ["*.1.*"], "rows": [2, 5], "columns": [0, 7, 9]}
-    made = recipe("grad_diff", before=[mask], mode=mode, lr=1e-3)
+    made = recipe("grad_diff", before=[mask], mode=mode, rank=1, lr=1e-3)
     unlearner = Unlearner(make.model(), make.task(), dataclasses.replace(made, weight_decay=0.1))
     original = unlearner.originals
     while not unlearner.done:
@@ -223,7 +228,7 @@ def test_it_keeps_the_retain_answers_better_than_what_it_wraps(make):
     loss = {}
     for name, made in (("gu", recipe(steps=8, lr=2e-3)), ("base", without(recipe(steps=8, lr=2e-3)))):
         model, task = make.model(), make.task()
-        items = of(Unlearner(make.model(), task, recipe()))._drawn(0)
+        items = of(Unlearner(make.model(), task, recipe())).items
         before = retain_loss(model, items)
         unlearn(model, task, made)
         loss[name] = retain_loss(model, items) - before

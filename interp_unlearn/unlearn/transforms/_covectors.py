@@ -87,7 +87,7 @@ class Covectors:
         m = len(self)
         k_matrix, b = torch.zeros(m, m, dtype=torch.float64), torch.zeros(m, len(vectors), dtype=torch.float64)
         for name, rows in self._rows.items():
-            flat = torch.stack([v[name].flatten() for v in vectors]) if vectors else rows[:0]
+            flat = [v[name].flatten() for v in vectors]
             weights = inverse[name].flatten()
             for start in range(0, rows.shape[1], CHUNK):
                 part = slice(start, start + CHUNK)
@@ -95,7 +95,8 @@ class Covectors:
                 if gram:
                     k_matrix += ((g * weights[part]) @ g.T).cpu()
                 if vectors:
-                    b += ((flat[:, part].double() * weights[part]) @ g.T).T.cpu()
+                    columns = torch.stack([v[part].double() for v in flat])
+                    b += (g @ (columns * weights[part]).T).cpu()
         order = self.order
         return k_matrix[order][:, order], b[order]
 

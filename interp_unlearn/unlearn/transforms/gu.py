@@ -38,7 +38,8 @@ from interp_unlearn.unlearn.transforms._cone import independent, multipliers
 from interp_unlearn.unlearn.transforms._covectors import Covectors, products
 
 NEGLIGIBLE = 1e-6
-"""What is left of a forget gradient after projection counts as 0 below this part of its length (float32 noise)."""
+"""Float32 noise: what is left of a forget gradient after projection, or a retain gradient beside the forget gradient,
+counts as 0 below this part of its length."""
 SAME = 1e-5
 """Two gradients are taken as equal in a coordinate up to this part of their summands."""
 SCALES = tuple(0.5**i for i in range(1, 7))
@@ -159,7 +160,9 @@ class GU(Transform):
         if ctx.step % self.options.refresh_every:
             return
         if not self.own:
-            self.covectors.push(ctx.sides["retain"])
+            forget, retain = length(ctx.sides["forget"]), length(ctx.sides["retain"])
+            if retain > NEGLIGIBLE * forget:  # a term that holds something starts at 0, give or take rounding
+                self.covectors.push(ctx.sides["retain"])
             return
         with torch.enable_grad():
             loss = cross_entropy(self.model, self._drawn(ctx.step))
@@ -304,7 +307,7 @@ class GU(Transform):
         self.last = {"entanglement": 0.0, "conflict": float(b[0, 0] > 0), "covectors": float(len(self.covectors))}
         if not bool(lam.any()):
             return False
-        away = {n: torch.zeros_like(d) for n, d in step.items()}
+        away = {n: torch.zeros(d.shape, device=d.device) for n, d in step.items()}
         self.covectors.add(away, lam, inverse)
         size = sum(float((d.square() / inverse[n].where(inverse[n] > 0, 1)).sum()) for n, d in step.items())
         self.last["entanglement"] = products(away, away, inverse) / size
@@ -342,6 +345,11 @@ class GU(Transform):
         self._warned = bool(tensors.get("warned", False))
 
 
+def length(vector: Mapping[str, Tensor]) -> float:
+    """Euclidean length over all parameters."""
+    return sum(float(g.float().square().sum()) for g in vector.values()) ** 0.5
+
+
 def put(ctx: StepContext, step: Mapping[str, Tensor], scale: float) -> None:
     """``theta = theta_before + scale * step``, exactly ``theta_before`` where that is 0."""
     for name, parameter in ctx.trained.items():
@@ -369,7 +377,7 @@ def split(
             continue
         same = (g - total).abs() <= SAME * (f.abs() + r.abs())
         factor = torch.where(same | (total == 0), torch.ones_like(g), g / total)
-        factor = factor.masked_fill(held[name], 0.0)
+        factor = factor.masked_fill(held[name], 0.0).nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
         retain[name] = factor * r
         forget[name] = g - retain[name]
     return forget, retain, held
