@@ -32,11 +32,15 @@ class Item:
         entity: Entity id, or empty (general text).
         relation: Relation asked, or empty.
         kind: What the item is for, e.g. ``"answer"``, ``"known"``, ``"unknown"``, ``"text"``.
+        neighbour: Of a retain item: ``direct``, ``indirect`` or ``general``; set by the loop (see `label_pools`).
+        target: Of a direct or indirect retain item: id of the target entity that it is a neighbour of.
     """
 
     entity: str = ""
     relation: str = ""
     kind: str = "answer"
+    neighbour: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,11 @@ class Sampler:
         self.batch_size = batch_size
         self.retain_batch_size = retain_batch_size
         self.seed = seed
+
+    @property
+    def epoch_length(self) -> int:
+        """Forget items drawn until every unit of the sampler (an item, or a pair) has come once."""
+        return len(self.pools.forget)
 
     def draw(self, step: int) -> Draw:
         """Indices of step ``step`` (from 0)."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp_unlearn._core import ConfigError, DataError, FileFormatError, TrainingDivergedError, config_hash
 from interp_unlearn.hooked import HookedModel
+from interp_unlearn.unlearn._pools import check_apart, label_pools
 from interp_unlearn.unlearn._protocols import OBJECTIVES, SAMPLERS, TRANSFORMS, Context, Pools, Side, StepContext
 from interp_unlearn.unlearn._recipe import Recipe
 from interp_unlearn.unlearn._trained import only_trainable, trained_set
@@ -42,7 +43,8 @@ class Unlearner:
 
     Raises:
         ConfigError: If recipe, model and SAE do not fit together.
-        DataError: If the forget set is empty, or the objective needs retain data that the task lacks.
+        DataError: If the forget set is empty or is the retain set, or the objective needs retain data that the task
+            lacks.
     """
 
     def __init__(self, model: HookedModel, task: Task, recipe: Recipe, sae: Any = None) -> None:
@@ -59,7 +61,7 @@ class Unlearner:
         saes = {s.site: s for s in given}
         context = Context(model, task, recipe, saes, self._set.trained, Pools(()), recipe.seed)
         with torch.no_grad(), only_trainable(model.module, {}):
-            self.pools = self.objective.prepare(context)
+            self.pools = label_pools(self.objective.prepare(context), task)
             self._check_pools()
             context = Context(model, task, recipe, saes, self._set.trained, self.pools, recipe.seed)
             self.transforms = [TRANSFORMS[name](options) for name, options in recipe.transforms]
@@ -81,6 +83,8 @@ class Unlearner:
                 "the forget set is empty: the task has no training question or mention of the target; "
                 "choose another target, other relations, or a world with training templates"
             )
+        if self.objective.uses_retain:
+            check_apart(self.task)
         if self.objective.uses_retain and not self.pools.retain:
             raise DataError(
                 f"objective {self.recipe.objective!r} needs retain data, but the task has none; give known reference "

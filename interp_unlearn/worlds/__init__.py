@@ -13,11 +13,15 @@ from interp_unlearn.worlds._known import Ranked as Ranked
 from interp_unlearn.worlds._known import known as known
 from interp_unlearn.worlds._known import rank_answers as rank_answers
 from interp_unlearn.worlds._known import require_known as require_known
+from interp_unlearn.worlds._lines import read_lines as read_lines
 from interp_unlearn.worlds._load import list_worlds as list_worlds
 from interp_unlearn.worlds._load import load_world as load_world
 from interp_unlearn.worlds._names import NameMatch as NameMatch
 from interp_unlearn.worlds._names import invent_names as invent_names
 from interp_unlearn.worlds._names import name_match as name_match
+from interp_unlearn.worlds._neighbours import labels_of as labels_of
+from interp_unlearn.worlds._neighbours import neighbour_sets as neighbour_sets
+from interp_unlearn.worlds._neighbours import with_neighbours as with_neighbours
 from interp_unlearn.worlds._questions import direct_relations as direct_relations
 from interp_unlearn.worlds._questions import rests_on as rests_on
 from interp_unlearn.worlds._task import make_task as make_task
@@ -28,6 +32,8 @@ from interp_unlearn.worlds._tinyworld import tinyworld as tinyworld
 from interp_unlearn.worlds._types import Entity as Entity
 from interp_unlearn.worlds._types import Fact as Fact
 from interp_unlearn.worlds._types import Mention as Mention
+from interp_unlearn.worlds._types import Neighbour as Neighbour
+from interp_unlearn.worlds._types import NeighbourKind as NeighbourKind
 from interp_unlearn.worlds._types import Prompt as Prompt
 from interp_unlearn.worlds._types import QASet as QASet
 from interp_unlearn.worlds._types import Target as Target

@@ -22,7 +22,7 @@ from typing import Any
 from interp_unlearn._core import DataError, FileFormatError, NothingToForgetError, nearest, numpy_rng
 from interp_unlearn.worlds._names import match_names
 from interp_unlearn.worlds._questions import Questions, direct_relations, rests_on
-from interp_unlearn.worlds._types import Entity, Fact, Prompt, QASet, Target, Task, Template, World, to_json
+from interp_unlearn.worlds._types import Entity, Fact, Neighbour, Prompt, QASet, Target, Task, Template, World, to_json
 
 
 def make_task(
@@ -244,6 +244,8 @@ def task_from_json(data: Any) -> Task:
                 fields[name] = tuple(_read(Entity, v) for v in value)
             elif name in ("mention_train", "mention_heldout"):
                 fields[name] = tuple(_read(Template, v) for v in value)
+            elif name == "near":
+                fields[name] = tuple(_read(Neighbour, v) for v in value)
             elif isinstance(value, dict):
                 prompts = tuple(_read(Prompt, p) for p in value["prompts"])
                 fields[name] = QASet(value["name"], prompts, value["why_empty"])

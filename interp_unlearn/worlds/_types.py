@@ -12,6 +12,7 @@ from typing import Any, Literal
 from interp_unlearn._core import DataError, nearest
 
 Split = Literal["train", "heldout"]
+NeighbourKind = Literal["direct", "indirect", "general"]
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,21 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """How an entity of the retain set stands to the target; made by `with_neighbours`.
+
+    Attributes:
+        entity: Entity id.
+        target: Id of the target entity that it belongs to; empty for general ones.
+        kind: ``direct`` (a fact connects them), ``indirect`` (of the same type) or ``general``.
+    """
+
+    entity: str
+    target: str
+    kind: NeighbourKind
+
+
+@dataclass(frozen=True)
 class World:
     """Ground truth: entities, unknown entities, facts, templates and general text.
 
@@ -240,6 +256,7 @@ class Task:
         backwards: Questions that give a fact of the target and ask for the target.
         own_other: The target's other facts when only some relations are forgotten; they must survive.
         sources: Provenance sentences of the world.
+        near: Labels of the retain set's entities, see `with_neighbours`; empty when none were made.
     """
 
     world: str
@@ -264,6 +281,7 @@ class Task:
     backwards: QASet = QASet("backwards", (), "no backwards questions were made")
     own_other: QASet = QASet("own_other", (), "no other facts were asked")
     sources: tuple[str, ...] = ()
+    near: tuple[Neighbour, ...] = ()
 
     def qa_sets(self) -> tuple[QASet, ...]:
         """The question sets, in reporting order."""

@@ -9,14 +9,16 @@ from interp_unlearn.unlearn import SAMPLERS, Item, Pools
 
 def sampler(name, n, m, batch=3, retain_batch=4, seed=0, kinds=("answer",), **options):
     made = SAMPLERS[name](SAMPLERS[name].Options(**options))
-    pools = Pools(tuple(Item() for _ in range(n)), tuple(Item(kind=kinds[i % len(kinds)]) for i in range(m)))
+    near = [{"neighbour": "direct", "target": "A"}, {"neighbour": "general"}]
+    retain = tuple(Item(kind=kinds[i % len(kinds)], **near[i % 2]) for i in range(m))
+    pools = Pools(tuple(Item("A") for _ in range(n)), retain)
     made.prepare(pools, batch_size=batch, retain_batch_size=retain_batch, seed=seed)
     return made
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_a_draw_depends_on_seed_and_step_only(name):
-    one, two = sampler(name, 7, 11), sampler(name, 7, 11)
+    one, two = sampler(name, 7, 11, 3, 3), sampler(name, 7, 11, 3, 3)
     forward = [one.draw(s) for s in range(20)]
     backward = [two.draw(s) for s in reversed(range(20))][::-1]
     assert forward == backward

@@ -4,7 +4,6 @@ import torch
 from interp_unlearn._core import ConfigError
 from interp_unlearn.unlearn import (
     OBJECTIVES,
-    SAMPLERS,
     TRANSFORMS,
     Recipe,
     StepContext,
@@ -84,9 +83,9 @@ def test_a_transform_can_ask_for_both_sides_apart(make):
 
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
-@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+@pytest.mark.parametrize("sampler", ["modular", "paired"])
 @pytest.mark.parametrize("lora", [0, 2])
-def test_every_combination_runs(make, objective, sampler, lora):
+def test_every_objective_runs_under_a_mask(make, objective, sampler, lora):
     recipe = Recipe.from_dict(
         {
             "objective": objective,
