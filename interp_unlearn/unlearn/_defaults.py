@@ -63,6 +63,20 @@ def _rmu(layer: int) -> dict[str, Any]:
     return {"options": options, "trainable": trainable, "steps": 80, "lr": 2e-4, "warmup": 5, **sizes}
 
 
+def _crisp(layer: int) -> dict[str, Any]:
+    """As published (LoRA of rank 4 and scale 2), on the blocks up to the SAE; not tuned here."""
+    trainable = {"layers": [max(0, layer - BEHIND), layer], "modules": ["mlp_out", "attn_out"], "lora_rank": 4}
+    sizes = {"batch_size": 8, "retain_batch_size": 16}
+    return {
+        "trainable": {**trainable, "lora_alpha": 8.0},
+        "sampler_options": {"by_kind": True},
+        "steps": 80,
+        "lr": 1e-4,
+        "warmup": 5,
+        **sizes,
+    }
+
+
 def _output(steps: int, lr: float, **options: Any) -> dict[str, Any]:
     return {"options": options, "steps": steps, "lr": lr, "warmup": 5, "batch_size": 8, "retain_batch_size": 8}
 
@@ -95,6 +109,10 @@ def default_recipe(
         "ga": _output(10, 1e-5),
         "grad_diff": _output(40, 2e-5),
         "npo": _output(60, 2e-5, beta=0.1, text_windows=32),
+        "meow": _output(40, 2e-5, memo={"length": "label"}, per="fact"),
+        "sae_clamp": {"options": {"unit": "activation", "value": 4.0}},
+        "dsg": {"options": {"unit": "activation", "value": 4.0}},
+        "crisp": _crisp(layer),
     }
     if objective == "sae_guided":
         table = _sae_guided(shape, layer)
