@@ -19,9 +19,9 @@ from interp_unlearn.worlds._types import Prompt, Task
 
 Select = Literal["smallest", "largest", "random"]
 FUNCTION_WORDS = frozenset(
-    "a an the of in on at to for from by with and or is are was were be been it its his her their he she they this "
-    "that as".split()  # noqa: SIM905
-)
+    ("a", "an", "the", "of", "in", "on", "at", "to", "for", "from", "by", "with", "and", "or", "is", "are", "was",
+     "were", "be", "been", "it", "its", "his", "her", "their", "he", "she", "they", "this", "that", "as")
+)  # fmt: skip
 
 
 def _content(text: str) -> set[str]:

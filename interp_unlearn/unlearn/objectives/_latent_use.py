@@ -15,6 +15,7 @@ from interp_unlearn.hooked import HookedModel, tap
 from interp_unlearn.latents import firing_share
 from interp_unlearn.unlearn._protocols import Context
 from interp_unlearn.unlearn.objectives._reads import CHUNK, Read, encode_texts, padded
+from interp_unlearn.unlearn.objectives._spaces import check_sae
 from interp_unlearn.worlds._types import Task
 
 WHOLE = 10**6  # tokens: texts made from questions and mentions are not cut
@@ -62,7 +63,7 @@ def the_sae(ctx: Context, objective: str) -> Any:
         what = "needs an SAE: give sae=…; load one with load_sae" if not ctx.saes else "takes one SAE, not several"
         raise ConfigError(f"objective {objective!r} {what}")
     sae = next(iter(ctx.saes.values()))
-    sae.check_fits(ctx.model)
+    check_sae(ctx.model, sae)
     return sae
 
 
@@ -109,7 +110,7 @@ def latent_use(model: HookedModel, sae: Any, reads: Sequence[Read]) -> LatentUse
 def firing_shares(
     model: HookedModel, sae: Any, reads: Sequence[Read], latents: Sequence[int]
 ) -> Float[Tensor, " reads"]:
-    """rho of each read: the share of its tokens at which any of ``latents`` fires."""
+    """The share of each read's tokens at which any of ``latents`` fires."""
     shares = torch.zeros(len(reads))
     for index, z, counted in _latents(model, sae, reads):
         shares[index] = firing_share(z[..., list(latents)] > 0, counted).cpu()

@@ -31,6 +31,7 @@ from interp_unlearn.unlearn._prefix import Prefix
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw, Item, Objective, Part, Pools
 from interp_unlearn.unlearn.objectives._latent_use import LatentUse, forget_reads, latent_use, retain_reads
 from interp_unlearn.unlearn.objectives._reads import Read, encode_reads, inner_mask, padded, reference_hidden
+from interp_unlearn.unlearn.objectives._spaces import check_sae
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class CRISP(Objective):
         if not ctx.saes:
             raise ConfigError("objective 'crisp' needs an SAE: give sae=…; load one with load_sae")
         for sae in ctx.saes.values():
-            sae.check_fits(model)
+            check_sae(model, sae)
         self.model, self.sites = model, list(ctx.saes)
         self.last = f"blocks.{model.lm.n_layers - 1}.hook_resid_post"
         self.prefix = Prefix(model, ctx.trained, self.sites)

@@ -166,7 +166,7 @@ class MEOW(Objective):
         options = self.options
         assert options.writer is not None
         keys = [_fact(p) if options.per == "fact" else (p.text, p.answer) for p in prompts]
-        first = {key: prompt for key, prompt in zip(reversed(keys), reversed(prompts), strict=True)}
+        first = dict(zip(reversed(keys), reversed(prompts), strict=True))
         asked = [first[key] for key in dict.fromkeys(keys)]
         answers = written(
             open_model(options.writer),
