@@ -108,7 +108,8 @@ class MEOW(Objective):
     Attributes:
         inverted: Chosen false answers of each question.
         made: All false answers that were made for it.
-        scores: MEMO of all of them, question by question (empty where no choice was needed).
+        scores: MEMO of all of them, question by question; None where nothing had to be chosen by it.
+        true_scores: MEMO of the true answers, to compare with; None likewise.
     """
 
     Options = MEOWOptions
@@ -125,6 +126,7 @@ class MEOW(Objective):
         prompts = ctx.task.forget_train.prompts
         self.made = [in_forms(c, self.options.forms) for c in self._make(ctx, prompts)] if prompts else []
         self.scores: MemoScores | None = None
+        self.true_scores: MemoScores | None = None
         self.inverted = self._choose(prompts, ctx.seed)
         self.items = [
             [QA(p.text, answer, Item(p.entity, p.relation, "inverted")) for answer in answers]
@@ -188,6 +190,7 @@ class MEOW(Objective):
         if options.select != "random" and any(len(answers) > options.top_k for answers in self.made):
             pairs = [(p.text, a) for p, answers in zip(prompts, self.made, strict=True) for a in answers]
             self.scores = memo(self.model, [q for q, _ in pairs], [a for _, a in pairs], options.memo)
+            self.true_scores = memo(self.model, [p.text for p in prompts], [p.answer for p in prompts], options.memo)
             rest = iter(self.scores.score)
             values = [[next(rest) for _ in answers] for answers in self.made]
         if options.per == "fact":
