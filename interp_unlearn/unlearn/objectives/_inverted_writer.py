@@ -23,8 +23,8 @@ BULLET = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.):])\s*")
 
 def parse_lines(text: str) -> list[str]:
     """Non-empty lines without bullets, numbers, quotation marks or a final full stop."""
-    lines = (BULLET.sub("", line).strip().strip("\"'“”").strip() for line in text.splitlines())
-    return [line.rstrip(".").strip() for line in lines if line.rstrip(".").strip()]
+    lines = (BULLET.sub("", line).strip("\"'“”. \t") for line in text.splitlines())
+    return [line for line in lines if line]
 
 
 def _request(writer: HookedModel, template: str, prompt: Prompt, n: int) -> str:
