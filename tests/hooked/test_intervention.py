@@ -17,6 +17,7 @@ from interp_unlearn.hooked import (
     HookedModel,
     Intervention,
     PassView,
+    batch_from_ids,
     capture,
     edit,
     load_intervention,
@@ -83,7 +84,7 @@ def seen(model: HookedModel, run: Any) -> list[PassView]:
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_change_sees_its_tokens_whatever_the_padding(side):
     model = shared_model("llama")
-    batch = random_batch([5, 3], padding_side=side)
+    batch = batch_from_ids([[5, 6, 7, 8, 9], [10, 11, 12]], padding_side=side)
     (view,) = seen(model, lambda: model(batch))
     assert view.tokens is not None
     assert torch.equal(view.tokens, batch.tokens)
@@ -108,11 +109,15 @@ def test_the_count_goes_on_through_a_cache():
 
 def test_a_change_that_sees_tokens_takes_no_positions_and_keeps_the_shape():
     model = shared_model("llama")
-    with pytest.raises(SiteError, match="neither positions nor heads"), edit(
-        model, Edit(SITE, lambda x, _: x, positions=-1, sees_tokens=True)
+    with (
+        pytest.raises(SiteError, match="neither positions nor heads"),
+        edit(model, Edit(SITE, lambda x, _: x, positions=-1, sees_tokens=True)),
     ):
         model([[5, 6]])
-    with pytest.raises(SiteError, match="turned shape"), edit(model, Edit(SITE, lambda x, _: x[:, :1], sees_tokens=True)):
+    with (
+        pytest.raises(SiteError, match="turned shape"),
+        edit(model, Edit(SITE, lambda x, _: x[:, :1], sees_tokens=True)),
+    ):
         model([[5, 6]])
     assert hook_count(model.module) == 0
 

@@ -26,7 +26,6 @@ from interp_unlearn.unlearn.objectives.meow import with_end
 from interp_unlearn.worlds._types import Prompt, QASet
 
 
-
 @pytest.fixture(autouse=True)
 def one_thread():
     """Thousands of tiny products: a second thread only waits."""

@@ -89,7 +89,7 @@ class _Layer:
     sae: Any
     site: str
     latents: Int[Tensor, " k"]
-    was_on: list[Bool[Tensor, "tokens k"]]
+    was_on: list[Tensor]
     shift: Float[Tensor, " k"]
 
 
@@ -99,7 +99,7 @@ class _Kept:
 
     read: Read
     kind: str
-    values: dict[str, Float[Tensor, "tokens d"]]
+    values: dict[str, Tensor]
 
 
 @OBJECTIVES.register("crisp")
