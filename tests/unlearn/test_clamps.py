@@ -182,10 +182,10 @@ def test_benign_text_in_front_shuts_the_gate(model, task, real_sae):
     shares = firing_shares(model, real_sae, reads, clamp.latents.tolist())
     ids = list(reads[int(shares.argmax())].ids)
     wide = dataclasses.replace(clamp, gate=float(shares.max()) - 1e-3)
-    quiet = [w for w in range(2, 40) if not gate_opens(model, dataclasses.replace(clamp, gate=0.0), [[5, w]])[0]]
+    anywhere = dataclasses.replace(clamp, gate=0.0)
+    quiet = next(w for w in range(2, 40) if not gate_opens(model, anywhere, [[5, w]])[0])
     assert gate_opens(model, wide, [ids]) == [True]
-    assert quiet
-    assert gate_opens(model, wide, [[quiet[0]] * 30 + ids]) == [False]
+    assert gate_opens(model, wide, [[quiet] * 30 + ids]) == [False]
 
 
 def test_values_and_units(model, task, real_sae):
@@ -292,7 +292,7 @@ def test_crisp_loss_by_hand_at_the_start(model, task, real_sae):
 @pytest.mark.parametrize("trainable", [LOW, dataclasses.replace(LOW, lora_rank=4, lora_alpha=8.0)])
 def test_crisp_silences_its_latents_and_restores(trainable, model, task, real_sae):
     before = {n: p.detach().clone() for n, p in model.module.named_parameters()}
-    unlearner = Unlearner(model, task, crisp(40, trainable, beta=0.5), real_sae)
+    unlearner = Unlearner(model, task, crisp(25, trainable, beta=0.5), real_sae)
     chosen = unlearner.objective.latents[SITE]
     reads = forget_reads(model, task)
     original = latent_use(model, real_sae, reads)
