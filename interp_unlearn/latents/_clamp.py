@@ -67,7 +67,6 @@ def clamped(
     return torch.where(on.any(-1, keepdim=True), h + change.to(h.dtype), h)
 
 
-@INTERVENTIONS.register("latent_clamp")
 @dataclass(frozen=True, eq=False)
 class LatentClamp(Intervention):
     """Clamped latents of one SAE.
@@ -137,3 +136,6 @@ class LatentClamp(Intervention):
         weights = {n: tensors[f"sae.{n}"] for n in WEIGHTS[:4]}
         sae = SAE(**weights, **facts["sae"], threshold=tensors.get("sae.threshold"))
         return cls(sae, tensors["latents"], tensors["values"], facts["where"], facts["gate"], facts["skip_first"])
+
+
+INTERVENTIONS.register(LatentClamp.kind)(LatentClamp)

@@ -153,7 +153,7 @@ class CRISP(Objective):
     def _original(self, reads: Sequence[Read], sites: Sequence[str]) -> tuple[list[dict[str, Tensor]], list[Tensor]]:
         """Original activations at counted tokens by site, and what enters the first trained block."""
         start = self.prefix.site
-        wanted = list(dict.fromkeys([*sites, *([start] if start else [])]))
+        wanted: list[str] = [*sites, *([start] if start and start not in sites else [])]
         values = reference_hidden(self.model, reads, wanted)
         counted = [self._counted([read])[0] for read in reads]
         kept = [{s: v[s][mask] for s in sites} for v, mask in zip(values, counted, strict=True)]

@@ -101,7 +101,6 @@ class RuntimeClamp(Objective):
     """
 
     trains = False
-    options: ClampOptions
 
     @property
     def uses_retain(self) -> bool:
