@@ -153,7 +153,7 @@ class _Pass:
         self.attended = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
         ids = tokens is not None and tokens.dim() == 2 and not tokens.is_floating_point()
         self.tokens = tokens if ids else None
-        cache = kwargs.get("past_key_values")
+        cache: Any = kwargs.get("past_key_values")
         self.cached = int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
 
     def view(self, x: Tensor) -> PassView:
