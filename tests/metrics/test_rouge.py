@@ -1,5 +1,7 @@
 """ROUGE by hand, and the stemmer against the one that ROUGE implementations use."""
 
+from pathlib import Path
+
 import pytest
 
 from interp_unlearn._core import ConfigError
@@ -45,16 +47,13 @@ def test_known_stems(word, stem):
     assert porter_stem(word) == stem
 
 
-def test_stems_equal_nltk_on_every_word_of_our_docs_and_code():
+def test_stems_equal_nltk_on_words_of_our_docs():
     porter = pytest.importorskip("nltk.stem.porter").PorterStemmer()
-    from pathlib import Path
-
-    root = Path(__file__).resolve().parents[2]
-    texts = [p.read_text(encoding="utf-8") for p in (*root.glob("docs/**/*.md"), *root.glob("interp_unlearn/**/*.py"))]
-    words = {w for text in texts for w in rouge_words(text, stem=False)}
-    endings = ("", "s", "ed", "ing", "ly", "ness", "ization", "ational", "fully", "logy", "y", "ies", "ment", "able")
-    words = {*sorted(words)[::12], *(w + e for w in sorted(words)[::150] for e in endings)}
-    assert len(words) > 500
+    text = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
+    words = sorted(set(rouge_words(text, stem=False)))[::2]
+    endings = ("s", "ed", "ing", "ly", "ness", "ization", "ational", "fully", "logy", "y", "ies", "ment", "able")
+    words += [w + e for w in words[::20] for e in endings]
+    assert len(words) > 300
     assert {w: porter_stem(w) for w in words} == {w: porter.stem(w) for w in words}
 
 
