@@ -25,11 +25,17 @@ from interp_unlearn.hooked._batch import tokenize as tokenize
 from interp_unlearn.hooked._capture import Activations as Activations
 from interp_unlearn.hooked._capture import capture as capture
 from interp_unlearn.hooked._edit import Edit as Edit
+from interp_unlearn.hooked._edit import PassView as PassView
 from interp_unlearn.hooked._edit import ablate as ablate
 from interp_unlearn.hooked._edit import edit as edit
 from interp_unlearn.hooked._edit import patch as patch
 from interp_unlearn.hooked._edit import steer as steer
 from interp_unlearn.hooked._forward import evaluating as evaluating
+from interp_unlearn.hooked._intervention import INTERVENTIONS as INTERVENTIONS
+from interp_unlearn.hooked._intervention import Intervention as Intervention
+from interp_unlearn.hooked._intervention import load_intervention as load_intervention
+from interp_unlearn.hooked._intervention import save_intervention as save_intervention
+from interp_unlearn.hooked._intervention import whole_sequences as whole_sequences
 from interp_unlearn.hooked._model import HookedModel as HookedModel
 from interp_unlearn.hooked._model import LanguageShape as LanguageShape
 from interp_unlearn.hooked._open import wrap as wrap

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp_unlearn._core import SiteError
@@ -17,6 +17,24 @@ from interp_unlearn.hooked._batch import Batch
 from interp_unlearn.hooked._model import HookedModel
 from interp_unlearn.hooked._positions import Positions, columns_of
 from interp_unlearn.hooked._sites import Site, replace_input, replace_output
+
+
+@dataclass(frozen=True)
+class PassView:
+    """Which tokens an activation belongs to, for changes that depend on them.
+
+    Attributes:
+        tokens: Token ids, or None where the pass was given embeddings.
+        attended: True where a token is real.
+        nth: How many attended tokens of the sequence stand before it, those of a key–value cache included; -1 at
+            padding.
+        whole: False where earlier tokens of the sequences are in a key–value cache and not in this pass.
+    """
+
+    tokens: Int[Tensor, "batch pos"] | None
+    attended: Bool[Tensor, "batch pos"]
+    nth: Int[Tensor, "batch pos"]
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -30,13 +48,15 @@ class Edit:
         what: A few words for reports and error messages.
         positions: Which tokens, as in `capture`: ints count attended tokens, a tensor holds columns. Default all.
         heads: Which heads, at a site that has them. Default all.
+        sees_tokens: Whether ``change`` takes a `PassView` as its second argument; it then chooses the tokens itself.
     """
 
     site: str
-    change: Callable[[Tensor], Tensor]
+    change: Callable[..., Tensor]
     what: str = "edit"
     positions: Positions = None
     heads: Sequence[int] | None = None
+    sees_tokens: bool = False
 
 
 def patch(site: str, values: Tensor, positions: Positions = None, *, heads: Sequence[int] | None = None) -> Edit:
@@ -121,6 +141,8 @@ class _Pass:
 
     shape: tuple[int, int] | None = None
     attended: Tensor | None = None
+    tokens: Tensor | None = None
+    cached: int = 0
 
     def look(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Pre-hook of the whole model."""
@@ -129,6 +151,21 @@ class _Pass:
         self.shape = (tokens.shape[0], tokens.shape[1]) if tokens is not None and tokens.dim() >= 2 else None
         mask = kwargs.get("attention_mask")
         self.attended = mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        ids = tokens is not None and tokens.dim() == 2 and not tokens.is_floating_point()
+        self.tokens = tokens if ids else None
+        cache: Any = kwargs.get("past_key_values")
+        self.cached = int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
+
+    def view(self, x: Tensor) -> PassView:
+        """The tokens of ``x``, (batch, position, …)."""
+        batch, width = x.shape[:2]
+        mask = self.attended
+        if mask is None or mask.shape[0] != batch or mask.shape[1] < width:
+            mask = torch.ones(batch, self.cached + width, dtype=torch.bool, device=x.device)
+        mask = mask.to(x.device)
+        nth = torch.where(mask, mask.cumsum(1) - 1, -1)[:, -width:]
+        tokens = self.tokens.to(x.device) if self.tokens is not None and self.tokens.shape == (batch, width) else None
+        return PassView(tokens, mask[:, -width:], nth, self.cached == 0)
 
     def columns(self, x: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
         """Rows and columns of ``x``, (batch, position, …), that ``positions`` asks for and that this pass computes.
@@ -155,6 +192,8 @@ def _changed(model: HookedModel, item: Edit, now: _Pass, x: Tensor) -> Tensor:
         )
     if item.heads is not None and site.heads is None:
         raise SiteError(f"{item.what} at {item.site!r}: this site has no heads; use an attn.hook_z site")
+    if item.sees_tokens:
+        return _with_tokens(model, item, now, shaped).reshape(x.shape)
     if item.positions is None:
         return _changed_heads(item, shaped).reshape(x.shape)
     rows, columns = now.columns(shaped, item.positions)
@@ -165,6 +204,18 @@ def _changed(model: HookedModel, item: Edit, now: _Pass, x: Tensor) -> Tensor:
     out = shaped.clone()
     out[rows[inside], columns[inside]] = new[inside]
     return out.reshape(x.shape)
+
+
+def _with_tokens(model: HookedModel, item: Edit, now: _Pass, shaped: Tensor) -> Tensor:
+    """The whole activation after a change that chooses its tokens itself."""
+    if item.positions is not None or item.heads is not None:
+        raise SiteError(f"{item.what} at {item.site!r} sees the tokens; it takes neither positions nor heads")
+    if not model.is_language_model or shaped.dim() < 3:
+        raise SiteError(f"{item.what} at {item.site!r} needs a language model's (batch, position, …) activation")
+    new = item.change(shaped, now.view(shaped))
+    if new.shape != shaped.shape:
+        raise SiteError(f"{item.what} at {item.site!r} turned shape {tuple(shaped.shape)} into {tuple(new.shape)}")
+    return new
 
 
 def _changed_heads(item: Edit, part: Tensor) -> Tensor:

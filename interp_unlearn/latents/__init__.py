@@ -5,6 +5,9 @@ Example:
     >>> z = sae.encode(capture(model, "The capital of Japan", [sae.site], positions=-1)[sae.site][:, 0])
 """
 
+from interp_unlearn.latents._clamp import LatentClamp as LatentClamp
+from interp_unlearn.latents._clamp import clamped as clamped
+from interp_unlearn.latents._clamp import firing_share as firing_share
 from interp_unlearn.latents._controls import identity_basis as identity_basis
 from interp_unlearn.latents._controls import pca_basis as pca_basis
 from interp_unlearn.latents._controls import random_dictionary as random_dictionary

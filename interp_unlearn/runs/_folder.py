@@ -25,7 +25,7 @@ from interp_unlearn._core import (
     write_json,
     write_tensors,
 )
-from interp_unlearn.hooked import Activations
+from interp_unlearn.hooked import Activations, Intervention, load_intervention, save_intervention
 
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -178,8 +178,20 @@ class RunFolder:
         write_tensors(self.path / "delta.safetensors", tensors, {"base": json.dumps(dict(base), default=str)})
 
     def delta(self) -> dict[str, Tensor]:
-        """The changed tensors."""
-        return read_tensors(self.path / "delta.safetensors")
+        """The changed tensors; none for a method that only edits the model while it runs."""
+        file = self.path / "delta.safetensors"
+        return {} if not file.exists() and self._has_intervention() else read_tensors(file)
+
+    def _has_intervention(self) -> bool:
+        return (self.path / "intervention.json").exists()
+
+    def save_intervention(self, intervention: Intervention) -> None:
+        """Write what is done to the model while it runs."""
+        save_intervention(self.path, intervention)
+
+    def intervention(self) -> Intervention | None:
+        """What is done to the model while it runs, or None."""
+        return load_intervention(self.path) if self._has_intervention() else None
 
     def link_phase_from(self, other: RunFolder, phase: str) -> None:
         """Take over tables and activations of ``phase`` from another folder (hard links if possible, else copies)."""

@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -186,15 +187,18 @@ def _parts(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progre
     def after() -> None:
         measure_phase(config, out, bench, "after", progress)
         out.save_tables(change_tables(config, out))
-        out.save_tables(weight_tables(bench.originals, out.delta()))
+        if bench.originals:
+            out.save_tables(weight_tables(bench.originals, out.delta()))
 
     part("before", before)
     part("train", train)
     try:
         bench.load(out.delta())
-        part("after", after)
-        if config.evidence.relearn:
-            part("relearn", lambda: out.save_tables(measure_relearning(config, bench, "after", progress)))
+        intervention = out.intervention()
+        with nullcontext() if intervention is None else intervention.applied(bench.model):
+            part("after", after)
+            if config.evidence.relearn:
+                part("relearn", lambda: out.save_tables(measure_relearning(config, bench, "after", progress)))
     finally:
         bench.restore()
     if config.evidence.gold:
@@ -236,7 +240,10 @@ def _train(
         out.save_checkpoint(unlearner.step_index, *unlearner.state())
         raise
     finally:
-        out.save_delta(unlearner.changed(), bench.model.source)
+        if unlearner.intervention is not None:
+            out.save_intervention(unlearner.intervention)
+        if unlearner.objective.trains:
+            out.save_delta(unlearner.changed(), bench.model.source)
         unlearner.restore()
 
 

@@ -89,7 +89,10 @@ def _against_retain(rate: float, **options: Any) -> dict[str, Any]:
     return {"options": {"alpha": 5.0, **options}, "steps": 24, "lr": rate, "schedule": "linear", "warmup": 5, **sizes}
 
 
-UNTUNED = frozenset({"flat", "simnpo", "dpo", "idk", "altpo", "undial", "wga", "satimp", "ceu", "pdu", "task_vector"})
+UNTUNED = frozenset(
+    ["flat", "simnpo", "dpo", "idk", "altpo", "undial", "wga", "satimp", "ceu", "pdu", "task_vector", "meow"]
+    + ["sae_clamp", "dsg", "crisp"]
+)
 """Objectives whose defaults are published values, with steps and rates near the tuned ones; not searched yet."""
 
 
@@ -113,6 +116,23 @@ def _untuned(shape: LanguageShape) -> dict[str, dict[str, Any]]:
         "ceu": forget(24, 1e-5, skip_first=1),
         "pdu": _against_retain(rate, alpha=100.0, dual_step=5.0),
         "task_vector": forget(20, 1e-5, scale=1.0),
+        "meow": forget(40, 1e-5, memo={"length": "label"}, per="fact"),
+        "sae_clamp": {"options": {"unit": "activation", "value": 4.0}},
+        "dsg": {"options": {"unit": "activation", "value": 4.0}},
+    }
+
+
+def _crisp(shape: LanguageShape, layer: int) -> dict[str, Any]:
+    """As published (LoRA of rank 4 and scale 2), on the blocks up to the SAE; not tuned here."""
+    trainable = {"layers": [max(0, layer - BEHIND), layer], "modules": ["mlp_out", "attn_out"], "lora_rank": 4}
+    sizes = {"batch_size": 8, "retain_batch_size": 16}
+    return {
+        "trainable": {**trainable, "lora_alpha": 8.0},
+        "sampler_options": {"by_kind": True},
+        "steps": 80,
+        "lr": _local_rate(shape, 1e-4),
+        "warmup": 5,
+        **sizes,
     }
 
 
@@ -145,6 +165,9 @@ def default_recipe(
         "grad_diff": _against_retain(_full_rate(shape, 1e-5)),
         "npo": _against_retain(_full_rate(shape, 1e-5), beta=0.1),
         **_untuned(shape),
+        "sae_clamp": {"options": {"unit": "activation", "value": 4.0}},
+        "dsg": {"options": {"unit": "activation", "value": 4.0}},
+        "crisp": _crisp(shape, layer),
     }
     if objective == "sae_guided":
         table = _sae_guided(shape, layer)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from interp_unlearn._core import Registry
-from interp_unlearn.hooked import HookedModel
+from interp_unlearn.hooked import HookedModel, Intervention
 from interp_unlearn.worlds._types import Task
 
 Side = Literal["forget", "retain"]
@@ -129,10 +129,12 @@ class StepContext:
 class Objective:
     """Base of objectives: options, references, loss parts.
 
-    Subclasses set `Options` (a frozen dataclass) and define `prepare` and `parts`.
+    Subclasses set `Options` (a frozen dataclass) and define `prepare` and `parts`. A method that changes no weight but
+    what the model does while it runs sets ``trains = False`` and returns its `Intervention`; it has no parts.
     """
 
     Options: ClassVar[type]
+    trains: ClassVar[bool] = True
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -156,6 +158,10 @@ class Objective:
         Args:
             trained: Parameters that the optimiser moved, by name (LoRA factors where LoRA is trained).
         """
+
+    def intervention(self) -> Intervention | None:
+        """What is to be done to the model while it runs, beside the weights; None if the weights are all."""
+        return None
 
     def stop_levels(self) -> dict[str, float]:
         """Term name to the value below which going on would be over-fitting, for `Stop` without a number."""

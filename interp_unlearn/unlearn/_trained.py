@@ -177,6 +177,31 @@ class LoraSet:
             self._weight(path).copy_(self.originals[f"{path}.weight"])
 
 
+class NoWeights:
+    """Nothing moves: for methods that only edit the model while it runs."""
+
+    def __init__(self, model: HookedModel) -> None:
+        self.model = model
+        self.trained: dict[str, nn.Parameter] = {}
+        self.originals: dict[str, Tensor] = {}
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """The module in evaluation mode, without gradients."""
+        with only_trainable(self.model.module, {}):
+            yield
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """None."""
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Nothing to put back."""
+
+    def restore(self) -> None:
+        """Nothing to put back."""
+
+
 def trained_set(model: HookedModel, policy: Trainable, seed: int) -> WeightSet | LoraSet:
     """The set of parameters that ``policy`` asks for."""
     return LoraSet(model, policy, seed) if policy.lora_rank else WeightSet(model, policy)

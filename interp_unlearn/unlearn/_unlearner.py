@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor
 
 from interp_unlearn._core import ConfigError, DataError, FileFormatError, TrainingDivergedError, config_hash
-from interp_unlearn.hooked import HookedModel
+from interp_unlearn.hooked import HookedModel, Intervention
 from interp_unlearn.unlearn._pools import check_apart, label_pools
 from interp_unlearn.unlearn._protocols import OBJECTIVES, SAMPLERS, TRANSFORMS, Context, Pools, Side, StepContext
 from interp_unlearn.unlearn._recipe import Recipe
-from interp_unlearn.unlearn._trained import only_trainable, trained_set
+from interp_unlearn.unlearn._trained import NoWeights, only_trainable, trained_set
 from interp_unlearn.worlds._types import Task, to_json
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -56,8 +57,10 @@ class Unlearner:
         self._smoothed = 0.0
         self._warned = False
         given: Sequence[Any] = () if sae is None else sae if isinstance(sae, (list, tuple)) else (sae,)
-        self._set = trained_set(model, recipe.trainable, recipe.seed)
         self.objective = OBJECTIVES[recipe.objective](recipe.options)
+        self._check_trains()
+        trains = self.objective.trains
+        self._set = trained_set(model, recipe.trainable, recipe.seed) if trains else NoWeights(model)
         saes = {s.site: s for s in given}
         context = Context(model, task, recipe, saes, self._set.trained, Pools(()), recipe.seed)
         with torch.no_grad(), only_trainable(model.module, {}):
@@ -73,9 +76,19 @@ class Unlearner:
         )
         self._check_stop()
         self._optimizer = torch.optim.AdamW(
-            list(self._set.trained.values()), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
+            list(self._set.trained.values()) or [torch.zeros(0)],
+            lr=recipe.lr,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
         )
         self._before = {name: p.detach().clone() for name, p in self._set.trained.items()}
+
+    def _check_trains(self) -> None:
+        if not self.objective.trains and (self.recipe.transforms or self.recipe.stop is not None):
+            what = "recipe.transforms" if self.recipe.transforms else "recipe.stop"
+            raise ConfigError(
+                f"objective {self.recipe.objective!r} changes no weight, so {what} has nothing to act on; leave it out"
+            )
 
     def _check_pools(self) -> None:
         if not self.pools.forget:
@@ -108,8 +121,8 @@ class Unlearner:
 
     @property
     def done(self) -> bool:
-        """Whether all steps were taken or the stop rule fired."""
-        return self._stopped or self.step_index >= self.recipe.steps
+        """Whether all steps were taken or the stop rule fired (at once for a method that changes no weight)."""
+        return self._stopped or not self.objective.trains or self.step_index >= self.recipe.steps
 
     @property
     def stopped_early(self) -> bool:
@@ -240,6 +253,19 @@ class Unlearner:
     def changed(self) -> dict[str, Tensor]:
         """Current values of the weights that may have changed, by real parameter name, as CPU copies (LoRA: merged)."""
         return {name: p.detach().to("cpu", copy=True) for name, p in self._set.weights().items()}
+
+    @property
+    def intervention(self) -> Intervention | None:
+        """What the method does to the model while it runs, beside the weights, or None."""
+        return self.objective.intervention()
+
+    def edited(self) -> AbstractContextManager[Any]:
+        """The model as the method leaves it: measure it inside this block.
+
+        For methods that change weights only, the block does nothing.
+        """
+        found = self.intervention
+        return nullcontext(self.model) if found is None else found.applied(self.model)
 
     def restore(self) -> None:
         """Put the original weights back into the model."""

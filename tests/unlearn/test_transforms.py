@@ -82,13 +82,14 @@ def test_a_transform_can_ask_for_both_sides_apart(make):
         assert float(seen["retain"][name].abs().max()) > 0
 
 
-@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if OBJECTIVES[name].trains])
 @pytest.mark.parametrize("sampler", ["modular", "paired"])
 @pytest.mark.parametrize("lora", [0, 2])
 def test_every_objective_runs_under_a_mask(make, objective, sampler, lora):
     recipe = Recipe.from_dict(
         {
             "objective": objective,
+            "options": {"ratio": 0.0} if objective == "crisp" else {},  # of a random dictionary no latent stands out
             "sampler": sampler,
             "trainable": {**LOW, "lora_rank": lora},
             "transforms": [{"name": "clip_by_module"}, {"name": "mask", "parameters": ["*.1.*"]}],
