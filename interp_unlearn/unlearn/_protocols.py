@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from interp_unlearn._core import Registry
 from interp_unlearn.hooked import HookedModel
-from interp_unlearn.worlds._types import Task
+from interp_unlearn.worlds._types import Prompt, Task
 
 Side = Literal["forget", "retain"]
 
@@ -32,11 +32,13 @@ class Item:
         entity: Entity id, or empty (general text).
         relation: Relation asked, or empty.
         kind: What the item is for, e.g. ``"answer"``, ``"known"``, ``"unknown"``, ``"text"``.
+        question: The question it is, so that a sampler can ask whether it is still answered; None for other items.
     """
 
     entity: str = ""
     relation: str = ""
     kind: str = "answer"
+    question: Prompt | None = None
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ class Transform:
 class Sampler:
     """Base of samplers: which items meet in which step.
 
-    A draw is a pure function of seed and step, so resuming needs no position.
+    A draw is a pure function of seed, step and what `state` returns; most samplers have no state, so resuming needs no
+    position.
     """
 
     Options: ClassVar[type]
@@ -196,9 +199,28 @@ class Sampler:
         self.retain_batch_size = retain_batch_size
         self.seed = seed
 
+    def watch(self, ctx: Context) -> None:
+        """Look at the original model, for samplers that follow what it still knows; called once, after `prepare`."""
+
     def draw(self, step: int) -> Draw:
         """Indices of step ``step`` (from 0)."""
         raise NotImplementedError
+
+    def after_step(self, step: int) -> dict[str, float]:  # noqa: ARG002
+        """Look at the model before step ``step`` is drawn; returns numbers for the log."""
+        return {}
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to draw, which ends the run early."""
+        return False
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that decide draws and cannot be recomputed from the original weights."""
+        return {}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state` returned."""
 
 
 OBJECTIVES: Registry[type[Objective]] = Registry("objective")

@@ -2,3 +2,4 @@
 
 from interp_unlearn.unlearn.samplers.paired import Paired as Paired
 from interp_unlearn.unlearn.samplers.sequential import Sequential as Sequential
+from interp_unlearn.unlearn.samplers.unforgotten import Unforgotten as Unforgotten

@@ -1,4 +1,5 @@
 """Gradient transforms. Importing this package registers them all."""
 
 from interp_unlearn.unlearn.transforms.clip_by_module import ClipByModule as ClipByModule
+from interp_unlearn.unlearn.transforms.klue import KLUE as KLUE
 from interp_unlearn.unlearn.transforms.mask import Mask as Mask
