@@ -129,7 +129,12 @@ class _Pass:
     """Everything about the prompts of one `Suffix`."""
 
     def __init__(
-        self, suffix: Suffix, sites: Sequence[str], config: AttributionConfig, base: list[Tensor | None], totals: _Totals
+        self,
+        suffix: Suffix,
+        sites: Sequence[str],
+        config: AttributionConfig,
+        base: list[Tensor | None],
+        totals: _Totals,
     ) -> None:
         self.suffix, self.rows, self.sites, self.config, self.totals = suffix, suffix.rows, sites, config, totals
         self.base, self.model = base, suffix.model
@@ -185,8 +190,11 @@ class _Pass:
             weight = torch.tensor([v.weight for v in chunk], dtype=logprob.dtype, device=logprob.device)
             scale = self._chain(logprob.detach(), which) * weight
             for v, variant in enumerate(chunk):
-                mine = [g[v - start].to(scale.dtype) * scale[v] for g, (start, end) in zip(grads, spans, strict=True)
-                        if start <= v < end]
+                mine = [
+                    g[v - start].to(scale.dtype) * scale[v]
+                    for g, (start, end) in zip(grads, spans, strict=True)
+                    if start <= v < end
+                ]
                 key = (variant.layer, variant.row)
                 count, sums = open_sums.pop(key, (0, []))
                 sums = [a + b for a, b in zip(sums, mine, strict=True)] if sums else mine
@@ -222,9 +230,7 @@ class _Pass:
                 last.append(variant)
         return chunks
 
-    def _run(
-        self, chunk: list[_Variant], grad: bool
-    ) -> tuple[list[Tensor], list[tuple[int, int]], Tensor, Tensor]:
+    def _run(self, chunk: list[_Variant], grad: bool) -> tuple[list[Tensor], list[tuple[int, int]], Tensor, Tensor]:
         """Leaves and the rows each of them stands in (by layer), log-probabilities and prompts of the rows."""
         device = self.model.device
         which = torch.tensor([v.row for v in chunk], device=device)
@@ -267,7 +273,7 @@ class _Pass:
         return logprob if self.config.target == "logprob" else logprob / self._tokens_of(which)
 
     def _chain(self, logprob: Tensor, which: Tensor) -> Tensor:
-        """dT / dlogprob: gradients are taken of the log-probability, which does not underflow."""
+        """Derivative of T by the log-probability, of which gradients are taken because it does not underflow."""
         if self.config.target == "probability":
             return logprob.exp()
         return torch.ones_like(logprob) if self.config.target == "logprob" else 1 / self._tokens_of(which).to(logprob)
@@ -310,7 +316,9 @@ def _check_corrupted(config: AttributionConfig, encoded: AnswerBatch, corrupted:
     if corrupted is None:
         return
     if config.method == "gradient_activation":
-        raise DataError("gradient × activation has no baseline; use method='attribution_patching' with corrupted prompts")
+        raise DataError(
+            "gradient × activation has no baseline; use method='attribution_patching' with corrupted prompts"
+        )
     if len(encoded) != len(corrupted):
         raise DataError(f"{len(encoded)} prompts but {len(corrupted)} corrupted ones")
     for row, (one, other) in enumerate(zip(encoded.answer, corrupted.answer, strict=True)):
@@ -331,7 +339,9 @@ def _baseline(
     index = torch.tensor(rows.index, device=corrupted.answer.device)
     batch = corrupted.batch
     cut = lambda t: t[index, :end]  # noqa: E731
-    whole = Rows(rows.index, batch.tokens[index, :0], *map(cut, (batch.tokens, batch.attended, *[corrupted.answer] * 2)))
+    whole = Rows(
+        rows.index, batch.tokens[index, :0], *map(cut, (batch.tokens, batch.attended, *[corrupted.answer] * 2))
+    )
     return [value[:, start:] for value in Suffix(model, whole, sites).clean.values()]
 
 

@@ -67,7 +67,9 @@ class AttributionConfig:
         if self.max_tokens < 1:
             raise ConfigError(f"max_tokens is {self.max_tokens}; use at least the length of one prompt, e.g. 1024")
         if self.completeness_prompts is not None and self.completeness_prompts < 0:
-            raise ConfigError(f"completeness_prompts is {self.completeness_prompts}; use None, 0 or a number of prompts")
+            raise ConfigError(
+                f"completeness_prompts is {self.completeness_prompts}; use None, 0 or a number of prompts"
+            )
 
     def points(self) -> tuple[tuple[float, float], ...]:
         """Place on the path (0 baseline, 1 clean) and weight of each point of the integral."""

@@ -74,6 +74,4 @@ class Attribution:
 def over(source: Labelled, name: str, values: np.ndarray, **config: Any) -> Labelled:
     """Values with the (layer, neuron) axes of ``source``, its facts, and more settings."""
     axes: tuple[Axis, ...] = source.axes[-2:]
-    return Labelled(
-        name, values, axes, n=source.n, mask_policy=source.mask_policy, config={**source.config, **config}
-    )
+    return Labelled(name, values, axes, n=source.n, mask_policy=source.mask_policy, config={**source.config, **config})

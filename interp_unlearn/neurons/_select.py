@@ -46,7 +46,14 @@ class NeuronSet:
             values[layer, list(neurons)] = 1
         axes = (Axis("layer", self.sites), Axis("neuron", tuple(str(i) for i in range(self.width))))
         return Labelled(
-            "neurons.chosen", values, axes, n=len(self), mask_policy="-", config=self.config, seed=self.seed, note=self.how
+            "neurons.chosen",
+            values,
+            axes,
+            n=len(self),
+            mask_policy="-",
+            config=self.config,
+            seed=self.seed,
+            note=self.how,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -237,7 +237,7 @@ def _doing_nothing(as_tuple: bool) -> Any:
 
 
 def why_no_cache(model: HookedModel, encoded: AnswerBatch, counted: Bool[Tensor, "batch pos"], site: str) -> str:
-    """Why every pass must run the tokens before the first counted one again, or an empty string; tried on one prompt."""
+    """Why every pass must run the tokens before the first counted one again, or an empty string; tried on a prompt."""
     if not {"use_cache", "past_key_values", "attention_mask"} <= argument_names(model.module):
         return "the module has no key–value cache"
     some = next((r for r in split(encoded, counted, 1, share=True) if r.prefix.shape[1]), None)

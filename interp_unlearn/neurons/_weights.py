@@ -59,9 +59,7 @@ def _into(model: HookedModel, layer: int) -> list[str]:
     return found
 
 
-def _entries(
-    model: HookedModel, weights: NeuronWeights, site: str, layer: int
-) -> Iterator[tuple[str, nn.Module, str]]:
+def _entries(model: HookedModel, weights: NeuronWeights, site: str, layer: int) -> Iterator[tuple[str, nn.Module, str]]:
     """Module path, module, and whether a neuron is one of its inputs or outputs."""
     if weights in ("down", "full"):
         out = model.lm.mlp_out[layer]
@@ -84,7 +82,9 @@ def _entries(
 def _file(masks: dict[str, Tensor], path: str, layer: nn.Module, side: str, neurons: Sequence[int], width: int) -> None:
     size = _sizes(layer)[0 if side == "in" else 1]
     if size != width:
-        raise ModelError(f"{path} has {size} {side}puts but {width} neurons were scored; choose weights that fit the site")
+        raise ModelError(
+            f"{path} has {size} {side}puts but {width} neurons were scored; choose weights that fit the site"
+        )
     weight, bias = layer.weight, getattr(layer, "bias", None)
     assert isinstance(weight, Tensor)
     mask = masks.setdefault(f"{path}.weight", torch.zeros_like(weight, dtype=torch.bool))

@@ -43,12 +43,22 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
-WORDS = "the capital of Ama Bel Cor is in what city did we see now Red Blue Lake Old Town big far".split()
-VOCABULARY = ["<pad>", "<bos>", "<unk>", *WORDS]
+WORDS = "the capital of Ama Bel Cor is in what city did we see now Red Blue Lake Old Town big far"
+VOCABULARY = ["<pad>", "<bos>", "<unk>", *WORDS.split(" ")]
 
-PROMPTS = ["the capital of Ama is", "what city is the capital of Bel", "in Cor we did see", "now the big city of Ama is"]
+PROMPTS = [
+    "the capital of Ama is",
+    "what city is the capital of Bel",
+    "in Cor we did see",
+    "now the big city of Ama is",
+]
 ANSWERS = ["Red Lake", "Blue", "Old Town Lake", "far"]
-CORRUPTED = ["the capital of Bel is", "what city is the capital of Cor", "in Ama we did see", "now the far city of Bel is"]
+CORRUPTED = [
+    "the capital of Bel is",
+    "what city is the capital of Cor",
+    "in Ama we did see",
+    "now the far city of Bel is",
+]
 
 
 @cache

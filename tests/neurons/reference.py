@@ -63,8 +63,18 @@ def target(model: HookedModel, batch, answer, kind, site=None, value=None):
     return (logprob if kind == "logprob" else logprob / int(answer.sum())), seen.get("h")
 
 
-def slow(model, prompt, answer, *, places, kind="probability", tokens="content", aggregate="max", corrupted=None,
-         site="blocks.{}.mlp.hook_post"):
+def slow(
+    model,
+    prompt,
+    answer,
+    *,
+    places,
+    kind="probability",
+    tokens="content",
+    aggregate="max",
+    corrupted=None,
+    site="blocks.{}.mlp.hook_post",
+):
     """Scores (layer, neuron), attributed (layer,) and removed (layer,) of one prompt."""
     encoded = answer_batch(model, [prompt], [answer])
     batch, marks = encoded.batch, encoded.answer
@@ -99,4 +109,8 @@ def slow(model, prompt, answer, *, places, kind="probability", tokens="content",
                 "last": lambda each=each, last=last: each[last],
             }[aggregate]()
         )
-    return torch.stack(scores).detach(), torch.tensor(attributed, dtype=torch.float64), torch.tensor(removed, dtype=torch.float64)
+    return (
+        torch.stack(scores).detach(),
+        torch.tensor(attributed, dtype=torch.float64),
+        torch.tensor(removed, dtype=torch.float64),
+    )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from interp_unlearn._core import ConfigError, DataError, ModelError
-from interp_unlearn.hooked import Batch, AnswerBatch, answer_batch, score_answers
+from interp_unlearn.hooked import AnswerBatch, Batch, answer_batch, score_answers
 from interp_unlearn.neurons import Attribution, AttributionConfig, attribute, attribute_batch
 
 from .conftest import ANSWERS, CORRUPTED, PROMPTS, make_model, shared
@@ -144,7 +144,9 @@ def test_no_pass_is_larger_than_the_budget(monkeypatch):
     sizes = []
     model = make_model()
     forward = model.module.model.embed_tokens.forward
-    monkeypatch.setattr(model.module.model.embed_tokens, "forward", lambda ids: sizes.append(ids.numel()) or forward(ids))
+    monkeypatch.setattr(
+        model.module.model.embed_tokens, "forward", lambda ids: sizes.append(ids.numel()) or forward(ids)
+    )
     for steps in (4, 40):
         sizes.clear()
         attribute(model, PROMPTS, ANSWERS, AttributionConfig(method=IG, steps=steps, max_tokens=24))
@@ -185,8 +187,10 @@ def test_padding_changes_nothing():
         alone = attribute(model, [prompt], [answer]).scores.values[0]
         np.testing.assert_allclose(together[i], alone, atol=1e-5 * np.abs(alone).max())
     encoded = answer_batch(model, PROMPTS, ANSWERS)
-    wide = [torch.nn.functional.pad(t, (0, 3)) for t in (encoded.batch.tokens, encoded.batch.attended,
-                                                        encoded.batch.special, encoded.answer)]
+    wide = [
+        torch.nn.functional.pad(t, (0, 3))
+        for t in (encoded.batch.tokens, encoded.batch.attended, encoded.batch.special, encoded.answer)
+    ]
     padded = AnswerBatch(Batch(*wide[:3]), wide[3])
     again = attribute_batch(model, padded, AttributionConfig()).scores.values
     np.testing.assert_allclose(again, together, atol=1e-5 * np.abs(together).max())

@@ -24,7 +24,12 @@ from interp_unlearn.worlds import Prompt
 
 from .conftest import ANSWERS, PROMPTS, make_model, shared
 
-POOL_TEXTS = ["the capital of Cor is", "what city is the capital of Cor", "in Bel we did see", "now the big city of Bel is"]
+POOL_TEXTS = [
+    "the capital of Cor is",
+    "what city is the capital of Cor",
+    "in Bel we did see",
+    "now the big city of Bel is",
+]
 EVERYWHERE, CONTEXTUAL = 1, 0
 
 
@@ -99,7 +104,7 @@ def test_alpha_zero_is_plain_attribution_and_needs_no_pool():
 
 
 def test_the_formula_by_hand():
-    forget = FORGET + [ask(PROMPTS[1], "Blue", "bel")]
+    forget = [*FORGET, ask(PROMPTS[1], "Blue", "bel")]
     options = Regularised(alpha=2.0, contexts=2, clamp=False)
     found = klue_scores(shared(), forget, POOL, regularised=options, seed=3)
     assert all(len(texts) == 2 for texts in found.contexts)

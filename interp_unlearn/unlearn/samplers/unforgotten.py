@@ -133,7 +133,7 @@ class Unforgotten(Paired):
         order = numpy_rng(self.seed, "unforgotten", self.start).permutation(len(items))
         batches = -(-len(items) // self.batch_size)
         first = (step - self.start) % batches * self.batch_size
-        return Draw(tuple(items[i] for i in order[first : first + self.batch_size]), self._retain(step))
+        return Draw(tuple(items[i] for i in order[first : first + self.batch_size]), super().draw(step).retain)
 
     def after_step(self, step: int) -> dict[str, float]:
         """Ask again where it is due; logs the share of answered questions at the last time."""

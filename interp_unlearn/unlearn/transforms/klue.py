@@ -137,8 +137,8 @@ class KLUE(Mask):
         self.layers = [layer for layer, wanted in enumerate(names) if all(name in ctx.trained for name in wanted)]
         if not self.layers:
             raise ConfigError(
-                f"klue moves weights such as {names[0][0]}, but the recipe trains none of them; set trainable.modules to "
-                "['mlp_out'] for weights='down', ['mlp'] for the others"
+                f"klue moves weights such as {names[0][0]}, but the recipe trains none of them; set trainable.modules "
+                "to ['mlp_out'] for weights='down', ['mlp'] for the others"
             )
         self._localise()
 
@@ -152,7 +152,9 @@ class KLUE(Mask):
             regularised=options.regularised(),
             seed=ctx.seed,
         )
-        found = select_neurons(self._candidates(self.scores.score), options.ratio, scope=options.scope, sign=options.sign)
+        found = select_neurons(
+            self._candidates(self.scores.score), options.ratio, scope=options.scope, sign=options.sign
+        )
         by_layer = {self.layers[i]: neurons for i, neurons in found.by_layer.items()}
         self.chosen = NeuronSet(by_layer, self.scores.score.axes[0].labels, found.width, found.how, found.config)
         self.neurons = matched_random(self.chosen, ctx.seed) if options.control == "random" else self.chosen
