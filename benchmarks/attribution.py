@@ -39,10 +39,10 @@ LAST: dict[str, Any] = {"tokens": "last", "aggregate": "last"}
 
 def make_model(layers: int, width: int, vocabulary: int) -> HookedModel:
     """A random GPT-2 with one token per word."""
-    words = {f"w{i}": i for i in range(vocabulary)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    words = {"<unk>": 0, "<pad>": 1} | {f"w{i}": i for i in range(2, vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0", pad_token="w1")
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
     config = transformers.GPT2Config(
         vocab_size=vocabulary,
         n_embd=width,
