@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import tomllib
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -281,3 +283,13 @@ def test_klue_composes_with_every_answer_objective_and_survives_toml(objective):
     assert Recipe.from_dict(made.to_dict()) == made
     run = unlearn(knowing(), TASK, made)
     assert any(not torch.equal(v, run.originals[k]) for k, v in run.changed().items())
+
+
+def test_the_example_of_the_docs_runs_the_control_beside_the_method():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "methods" / "klue.md").read_text(encoding="utf-8")
+    data = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
+    recipes = [Recipe.from_dict({k: v for k, v in table.items() if k != "name"}) for table in data["recipe"]]
+    controls = [dict(made.transforms)["klue"].control for made in recipes if made.transforms]
+    assert controls == ["none", "random"]
+    steps = [unlearn(knowing(), TASK, dataclasses.replace(made, steps=2)).step_index for made in recipes]
+    assert steps == [2, 2, 2]
