@@ -3,8 +3,8 @@
     PYTHONPATH=/path/to/knowledge-neurons python benchmarks/attribution.py --out attribution.json
 
 Both get the same GPT-2-shaped random model, the same prompts with one-token answers and the same number of steps ``m``.
-First it is checked that, asked for the same quantity (pre-activations at the last token, both end points with weight
-1/m), the two give the same numbers. Repetitions are interleaved. Beside each time stands the cost model: F is one
+It is checked that, asked for the same quantity (pre-activations at the last token, both end points with weight 1/m), the
+two give the same numbers. Repetitions are interleaved. Beside each time stands the cost model: F is one
 forward pass of one prompt. Processor time counts; wall time is shown too. Without the package, only ours is measured.
 """
 
@@ -33,6 +33,7 @@ from interp_unlearn.hooked import HookedModel, wrap
 from interp_unlearn.neurons import Attribution, AttributionConfig, attribute
 
 PEER = "knowledge_neurons get_scores"
+SAME = "per layer, same quantity as the package"
 PRE = "transformer.h.{layer}.mlp.c_fc.output"
 LAST: dict[str, Any] = {"tokens": "last", "aggregate": "last"}
 
@@ -98,18 +99,19 @@ def cost(name: str, layers: int, steps: int, length: float) -> float:
     return start + steps * layers * one_token + check  # half of 2 m L: from block l up, back down to block l
 
 
-def measure(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each way; repetitions interleaved, their order rotating."""
+def measure(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
+    """Median seconds of each way, and what it returned; repetitions interleaved, their order rotating."""
+    found: dict[str, Any] = {}
     names = list(ways)
     wall: dict[str, list[float]] = {name: [] for name in names}
     busy: dict[str, list[float]] = {name: [] for name in names}
     for r in range(repeats):
         for name in names[r % len(names) :] + names[: r % len(names)]:
             w, c = time.perf_counter(), time.process_time()
-            ways[name]()
+            found[name] = ways[name]()
             wall[name].append(time.perf_counter() - w)
             busy[name].append(time.process_time() - c)
-    return {n: {"wall_s": statistics.median(wall[n]), "cpu_s": statistics.median(busy[n])} for n in names}
+    return {n: {"wall_s": statistics.median(wall[n]), "cpu_s": statistics.median(busy[n])} for n in names}, found
 
 
 def main() -> None:
@@ -134,32 +136,33 @@ def main() -> None:
         return lambda: attribute(model, prompts, answers, config)
 
     integrated: dict[str, Any] = {"method": "integrated_gradients"}
-    same = ours(**integrated, site=PRE, rule="ends", steps=m)
     ways: dict[str, Callable[[], Any]] = {
-        "per layer, same quantity as the package": same,
+        SAME: ours(**integrated, site=PRE, rule="ends", steps=m),
         "per layer, midpoint": ours(**integrated, steps=m),
         "per layer, midpoint, m = 5": ours(**integrated, steps=5),
         "joint over layers, midpoint": ours(**integrated, layers="joint", steps=m),
         "gradient × activation": ours(completeness_prompts=len(prompts)),
     }
-    gaps = {name: way().gap for name, way in ways.items()}  # also the warm-up
     peer = peer_way(model, prompts, answers, m)
-    report: dict[str, Any] = {**vars(arguments), "out": None, "machine": platform.machine(), "load": os.getloadavg()}
     if peer is not None:
-        mine, theirs = same(), peer()
-        size = float(np.abs(mine.scores.values).max())
-        report["largest_difference"] = float(np.abs(mine.scores.values - theirs.numpy()).max()) / size
-        removed = mine.completeness.at(quantity="removed")
-        gaps[PEER] = float(np.abs(theirs.sum(-1).numpy() - removed).sum() / np.abs(removed).sum())
         ways = {PEER: peer, **ways}
-        print(f"same quantity: scores differ by {report['largest_difference']:.1e} of the largest")
+    report: dict[str, Any] = {**vars(arguments), "out": None, "machine": platform.machine(), "load": os.getloadavg()}
 
     def forwards() -> None:
         with torch.no_grad():
             for prompt in prompts:
                 model(prompt)
 
-    times = measure({**ways, "forward": forwards}, arguments.repeats)
+    times, found = measure({**ways, "forward": forwards}, arguments.repeats)
+    gaps = {name: one.gap for name, one in found.items() if isinstance(one, Attribution)}
+    if peer is not None:
+        mine, theirs = found[SAME], found[PEER].numpy()
+        report["largest_difference"] = float(
+            np.abs(mine.scores.values - theirs).max() / np.abs(mine.scores.values).max()
+        )
+        removed = mine.completeness.at(quantity="removed")
+        gaps[PEER] = float(np.abs(theirs.sum(-1) - removed).sum() / np.abs(removed).sum())
+        print(f"same quantity: scores differ by {report['largest_difference']:.1e} of the largest")
     unit = times.pop("forward")["cpu_s"] / len(prompts)
     print(f"{len(prompts)} prompts of {length:g} tokens on average, m = {m}, F = {unit * 1e3:.1f} ms of processor time")
     print(f"{'':42}{'CPU s':>9}{'wall s':>9}{'F':>9}{'model F':>9}{'gap':>10}{'faster':>9}")

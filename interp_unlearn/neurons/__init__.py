@@ -9,6 +9,7 @@ Example:
 
 from interp_unlearn.neurons._attribute import attribute as attribute
 from interp_unlearn.neurons._attribute import attribute_batch as attribute_batch
+from interp_unlearn.neurons._change import attribution_change as attribution_change
 from interp_unlearn.neurons._config import AttributionConfig as AttributionConfig
 from interp_unlearn.neurons._klue import KlueScores as KlueScores
 from interp_unlearn.neurons._klue import Regularised as Regularised
@@ -18,6 +19,7 @@ from interp_unlearn.neurons._result import Attribution as Attribution
 from interp_unlearn.neurons._select import NeuronSet as NeuronSet
 from interp_unlearn.neurons._select import matched_random as matched_random
 from interp_unlearn.neurons._select import select_neurons as select_neurons
+from interp_unlearn.neurons._select import shared_neurons as shared_neurons
 from interp_unlearn.neurons._weights import NEURON_WEIGHTS as NEURON_WEIGHTS
 from interp_unlearn.neurons._weights import NeuronWeights as NeuronWeights
 from interp_unlearn.neurons._weights import neuron_masks as neuron_masks

@@ -131,6 +131,34 @@ def select_neurons(
     return NeuronSet(by_layer, scores.axes[0].labels, values.shape[1], "largest scores", config)
 
 
+def shared_neurons(scores: Labelled, *, threshold: float = 0.2, prompts: float = 0.7) -> NeuronSet:
+    """Knowledge neurons as Dai et al. (arXiv 2104.08696) choose them: strong for most wordings of one fact.
+
+    Args:
+        scores: Axes (prompt, layer, neuron), all prompts asking the same fact.
+        threshold: Per prompt, keep neurons with at least this share of its largest score.
+        prompts: Keep neurons that are left for at least this share of the prompts.
+
+    Raises:
+        ConfigError: If a share is out of range.
+        DataError: If scores have other axes, or no neuron is shared.
+    """
+    for name, value in (("threshold", threshold), ("prompts", prompts)):
+        if not 0 < value <= 1:
+            raise ConfigError(f"{name} is {value}; use a share above 0 and at most 1")
+    if [axis.name for axis in scores.axes] != ["prompt", "layer", "neuron"]:
+        raise DataError(f"shared neurons need scores with axes (prompt, layer, neuron); {scores.name!r} has others")
+    values = scores.values
+    largest = values.max((1, 2), keepdims=True)
+    strong = (values >= threshold * largest) & (largest > 0)
+    mask = strong.sum(0) >= prompts * len(values)
+    if not mask.any():
+        raise DataError("no neuron is strong for enough prompts; lower threshold or prompts")
+    by_layer = {i: tuple(int(n) for n in np.flatnonzero(row)) for i, row in enumerate(mask) if row.any()}
+    config = {"threshold": threshold, "prompts": prompts, "scores": scores.name}
+    return NeuronSet(by_layer, scores.axes[1].labels, values.shape[2], "strong for most prompts", config)
+
+
 def matched_random(neurons: NeuronSet, seed: int = 0, *, avoid: bool = True) -> NeuronSet:
     """As many random neurons in each layer: the control without which a localisation claim is empty.
 

@@ -14,11 +14,13 @@ from interp_unlearn.neurons import (
     NeuronSet,
     Regularised,
     attribute,
+    attribution_change,
     draw_contexts,
     klue_scores,
     matched_random,
     neuron_masks,
     select_neurons,
+    shared_neurons,
 )
 from interp_unlearn.worlds import Prompt
 
@@ -153,6 +155,31 @@ def test_choosing_by_hand():
     everything = select_neurons(scores, 1.0)
     assert len(everything) == 12
     assert everything.ratio == 1
+
+
+def test_neurons_shared_by_most_prompts_by_hand():
+    values = np.array([[[10, 2, 1.9, 0]], [[1, 5, 5, 0]], [[4, 0.9, 4, -9]]])
+    axes = (Axis("prompt", ("p", "q", "r")), Axis("layer", ("a",)), Axis("neuron", tuple("0123")))
+    scores = Labelled("s", values, axes, n=3, mask_policy="last")
+    assert shared_neurons(scores, prompts=1.0).by_layer == {0: (0,)}
+    assert shared_neurons(scores, prompts=0.6).by_layer == {0: (0, 1, 2)}
+    assert shared_neurons(scores, threshold=0.5, prompts=0.6).by_layer == {0: (0, 2)}
+    with pytest.raises(DataError, match="no neuron is strong"):
+        shared_neurons(scores, threshold=1.0, prompts=1.0)
+    with pytest.raises(ConfigError, match="threshold"):
+        shared_neurons(scores, threshold=0.0)
+
+
+def test_erasing_and_hiding_by_hand():
+    before = table([[4, 0, -1, 0]])
+    erased, hidden = table([[1, 0, -1, 0]]), table([[4, -2, -2, 0]])
+    assert attribution_change(before, erased).values.tolist() == [[3, 0]]
+    assert attribution_change(before, hidden).values.tolist() == [[0, 3]]
+    with pytest.raises(DataError, match="different prompts"):
+        attribution_change(before, table([[1, 2]]))
+    logprob = attribute(shared(), PROMPTS, ANSWERS, AttributionConfig(target="logprob")).scores
+    with pytest.raises(DataError, match="differ in target"):
+        attribution_change(attribute(shared(), PROMPTS, ANSWERS).scores, logprob)
 
 
 @pytest.mark.parametrize("ratio", [0.01, 0.05, 0.1, 0.333, 0.5, 1.0])
