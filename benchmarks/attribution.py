@@ -3,9 +3,9 @@
     PYTHONPATH=/path/to/knowledge-neurons python benchmarks/attribution.py --out attribution.json
 
 Both get the same GPT-2-shaped random model, the same prompts with one-token answers and the same number of steps ``m``.
-It is checked that, asked for the same quantity (pre-activations at the last token, both end points with weight 1/m), the
-two give the same numbers. Repetitions are interleaved. Beside each time stands the cost model: F is one
-forward pass of one prompt. Processor time counts; wall time is shown too. Without the package, only ours is measured.
+It is checked that, asked for the same quantity (pre-activations at the last token, both end points with weight 1/m),
+the two give the same numbers. Repetitions are interleaved. Beside each time stands the cost model: F is one forward
+pass of one prompt. Processor time counts; wall time is shown too. Without the package, only ours is measured.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from interp_unlearn._core import ConfigError, NothingToForgetError, numpy_rng
 from interp_unlearn.hooked import HookedModel, score_answers
 from interp_unlearn.metrics import score_candidates
 from interp_unlearn.unlearn._fields import require
-from interp_unlearn.unlearn._protocols import SAMPLERS, Context, Draw
+from interp_unlearn.unlearn._protocols import SAMPLERS, Context, Draw, Pools
 from interp_unlearn.unlearn.samplers.paired import Paired, PairedOptions
 from interp_unlearn.worlds._types import Prompt
 
@@ -96,6 +96,11 @@ class Unforgotten(Paired):
 
     Options = UnforgottenOptions
     options: UnforgottenOptions
+
+    def prepare(self, pools: Pools, *, batch_size: int, retain_batch_size: int, seed: int) -> None:
+        """Nothing is forgotten until `watch` has asked."""
+        super().prepare(pools, batch_size=batch_size, retain_batch_size=retain_batch_size, seed=seed)
+        self.start, self.alive = 0, torch.ones(len(pools.forget), dtype=torch.bool)
 
     def watch(self, ctx: Context) -> None:
         """Ask every question for the first time.
