@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from interp_unlearn._core import Registry
 from interp_unlearn.hooked import HookedModel, Intervention
-from interp_unlearn.worlds._types import Task
+from interp_unlearn.worlds._types import Prompt, Task
 
 Side = Literal["forget", "retain"]
 
@@ -34,6 +34,7 @@ class Item:
         kind: What the item is for, e.g. ``"answer"``, ``"known"``, ``"unknown"``, ``"text"``.
         neighbour: Of a retain item: ``direct``, ``indirect`` or ``general``; set by the loop (see `label_pools`).
         target: Of a direct or indirect retain item: id of the target entity that it is a neighbour of.
+        question: The question it is, so that a sampler can ask whether it is still answered; None for other items.
     """
 
     entity: str = ""
@@ -41,6 +42,7 @@ class Item:
     kind: str = "answer"
     neighbour: str = ""
     target: str = ""
+    question: Prompt | None = None
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,8 @@ class Transform:
 class Sampler:
     """Base of samplers: which items meet in which step.
 
-    A draw is a pure function of seed and step, so resuming needs no position.
+    A draw is a pure function of seed, step and what `state` returns; most samplers have no state, so resuming needs no
+    position.
     """
 
     Options: ClassVar[type]
@@ -225,9 +228,28 @@ class Sampler:
         """Forget items drawn until every unit of the sampler (an item, or a pair) has come once."""
         return len(self.pools.forget)
 
+    def watch(self, ctx: Context) -> None:
+        """Look at the original model, for samplers that follow what it still knows; called once, after `prepare`."""
+
     def draw(self, step: int) -> Draw:
         """Indices of step ``step`` (from 0)."""
         raise NotImplementedError
+
+    def after_step(self, step: int) -> dict[str, float]:  # noqa: ARG002
+        """Look at the model before step ``step`` is drawn; returns numbers for the log."""
+        return {}
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to draw, which ends the run early."""
+        return False
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that decide draws and cannot be recomputed from the original weights."""
+        return {}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state` returned."""
 
 
 OBJECTIVES: Registry[type[Objective]] = Registry("objective")

@@ -70,10 +70,11 @@ class Unlearner:
             self.transforms = [TRANSFORMS[name](options) for name, options in recipe.transforms]
             for transform in self.transforms:
                 transform.prepare(context)
-        self.sampler = SAMPLERS[recipe.sampler](recipe.sampler_options)
-        self.sampler.prepare(
-            self.pools, batch_size=recipe.batch_size, retain_batch_size=recipe.retain_batch_size, seed=recipe.seed
-        )
+            self.sampler = SAMPLERS[recipe.sampler](recipe.sampler_options)
+            self.sampler.prepare(
+                self.pools, batch_size=recipe.batch_size, retain_batch_size=recipe.retain_batch_size, seed=recipe.seed
+            )
+            self.sampler.watch(context)
         self._check_stop()
         self._optimizer = torch.optim.AdamW(
             list(self._set.trained.values()) or [torch.zeros(0)],
@@ -126,7 +127,7 @@ class Unlearner:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether the stop rule fired."""
+        """Whether the stop rule fired, or the sampler has nothing left to draw."""
         return self._stopped
 
     @property
@@ -182,8 +183,10 @@ class Unlearner:
                 self._optimizer.zero_grad(set_to_none=True)
                 for transform in self.transforms:
                     transform.after_step(context)
+                record.update(self.sampler.after_step(self.step_index + 1))
         self.step_index += 1
         self._follow(record)
+        self._stopped = self._stopped or self.sampler.exhausted
         if self.done:
             with self._set.installed(), torch.no_grad():
                 self.objective.finish(trained)
@@ -282,6 +285,7 @@ class Unlearner:
             for moment, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"adamw/{moment}/{name}"] = torch.as_tensor(value).detach().to("cpu", copy=True)
         tensors.update({f"objective/{k}": v for k, v in self.objective.state().items()})
+        tensors.update({f"sampler/{k}": v for k, v in self.sampler.state().items()})
         for i, transform in enumerate(self.transforms):
             tensors.update({f"transform/{i}/{k}": v for k, v in transform.state().items()})
         facts = {"kind": "unlearner", "step": self.step_index, "stopped": self._stopped, "smoothed": self._smoothed}
@@ -309,6 +313,7 @@ class Unlearner:
         if self.step_index:
             self._load_moments(tensors)
         self.objective.load_state(under("objective/"))
+        self.sampler.load_state(under("sampler/"))
         for i, transform in enumerate(self.transforms):
             transform.load_state(under(f"transform/{i}/"))
 

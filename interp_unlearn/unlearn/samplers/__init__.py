@@ -10,3 +10,4 @@ from interp_unlearn.unlearn.samplers.modular import Modular as Modular
 from interp_unlearn.unlearn.samplers.paired import Paired as Paired
 from interp_unlearn.unlearn.samplers.random import Random as Random
 from interp_unlearn.unlearn.samplers.sequential import Sequential as Sequential
+from interp_unlearn.unlearn.samplers.unforgotten import Unforgotten as Unforgotten

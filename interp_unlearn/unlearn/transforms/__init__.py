@@ -2,4 +2,5 @@
 
 from interp_unlearn.unlearn.transforms.clip_by_module import ClipByModule as ClipByModule
 from interp_unlearn.unlearn.transforms.gu import GU as GU
+from interp_unlearn.unlearn.transforms.klue import KLUE as KLUE
 from interp_unlearn.unlearn.transforms.mask import Mask as Mask
