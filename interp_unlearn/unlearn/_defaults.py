@@ -89,7 +89,25 @@ def _against_retain(rate: float, **options: Any) -> dict[str, Any]:
     return {"options": {"alpha": 5.0, **options}, "steps": 24, "lr": rate, "schedule": "linear", "warmup": 5, **sizes}
 
 
-UNTUNED = frozenset("flat simnpo dpo idk altpo undial wga satimp ceu pdu task_vector meow sae_clamp dsg crisp".split())
+UNTUNED = frozenset(
+    [
+        "flat",
+        "simnpo",
+        "dpo",
+        "idk",
+        "altpo",
+        "undial",
+        "wga",
+        "satimp",
+        "ceu",
+        "pdu",
+        "task_vector",
+        "meow",
+        "sae_clamp",
+        "dsg",
+        "crisp",
+    ]
+)
 """Objectives whose defaults are published values, with steps and rates near the tuned ones; not searched yet."""
 
 
