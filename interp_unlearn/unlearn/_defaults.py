@@ -89,25 +89,8 @@ def _against_retain(rate: float, **options: Any) -> dict[str, Any]:
     return {"options": {"alpha": 5.0, **options}, "steps": 24, "lr": rate, "schedule": "linear", "warmup": 5, **sizes}
 
 
-UNTUNED = frozenset(
-    [
-        "flat",
-        "simnpo",
-        "dpo",
-        "idk",
-        "altpo",
-        "undial",
-        "wga",
-        "satimp",
-        "ceu",
-        "pdu",
-        "task_vector",
-        "meow",
-        "sae_clamp",
-        "dsg",
-        "crisp",
-    ]
-)
+_UNTUNED_NAMES = "flat simnpo dpo idk altpo undial wga satimp ceu pdu task_vector meow sae_clamp dsg crisp"
+UNTUNED = frozenset(_UNTUNED_NAMES.split(" "))
 """Objectives whose defaults are published values, with steps and rates near the tuned ones; not searched yet."""
 
 

@@ -36,7 +36,7 @@ from interp_unlearn.unlearn.objectives._inverted import (
     swaps,
 )
 from interp_unlearn.unlearn.objectives._inverted_writer import TEMPLATE, written
-from interp_unlearn.unlearn.objectives._retain import RetainNLL, RetainOptions
+from interp_unlearn.unlearn.objectives._retain import Retain, RetainOptions
 from interp_unlearn.worlds._types import Prompt
 
 
@@ -135,7 +135,7 @@ class MEOW(Objective):
         self.references: list[list[Tensor]] = []
         if self.options.kl:
             self.references = [[self._log_probs([qa])[1] for qa in items] for items in self.items]
-        self.retain = RetainNLL(ctx, self.options)
+        self.retain = Retain(ctx, self.options)
         return Pools(tuple(Item(p.entity, p.relation, "inverted") for p in prompts), self.retain.pool)
 
     # -- inverted facts ----------------------------------------------------------------------------------------------
