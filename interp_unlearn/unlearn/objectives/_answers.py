@@ -30,7 +30,7 @@ class QA:
 
 def questions(prompts: Sequence[Prompt]) -> list[QA]:
     """Questions of a set, in its order."""
-    return [QA(p.text, p.answer, Item(p.entity, p.relation, "answer", p)) for p in prompts]
+    return [QA(p.text, p.answer, Item(p.entity, p.relation, "answer", question=p)) for p in prompts]
 
 
 def text_windows(model: HookedModel, texts: Sequence[str], count: int, tokens: int) -> list[QA]:
