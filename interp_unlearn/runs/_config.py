@@ -42,6 +42,8 @@ class WorldSpec:
         data_dir: Folder with data files for worlds that need them.
         n_known: Known entities used as references and neighbours, half of them held out for evaluation.
         n_unknown: Unknown entities, split likewise.
+        neighbours: Put direct and general neighbours of the target among the retained entities and label all three
+            kinds, as MELU's samplers want (`worlds.with_neighbours`).
         options: Passed to `load_world`, e.g. ``seed``; for TinyWorld the fields of `TinyWorldConfig`, which
             decide its model too.
     """
@@ -50,12 +52,14 @@ class WorldSpec:
     data_dir: str | None = None
     n_known: int = 40
     n_unknown: int = 40
+    neighbours: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key in ("n_known", "n_unknown"):
             value = getattr(self, key)
             _need(isinstance(value, int) and value >= 4, f"world.{key}", value, "give an integer of at least 4")
+        _need(isinstance(self.neighbours, bool), "world.neighbours", self.neighbours, "give true or false")
         _need(isinstance(self.options, Mapping), "world.options", self.options, "write it as a table: [world.options]")
         object.__setattr__(self, "options", dict(self.options))
 

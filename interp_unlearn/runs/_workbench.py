@@ -14,7 +14,7 @@ from interp_unlearn.hooked import HookedModel
 from interp_unlearn.latents import SAE, load_sae
 from interp_unlearn.runs._config import ModelSpec, RunConfig
 from interp_unlearn.runs._local_sae import local_sae
-from interp_unlearn.worlds import Knowledge, Task, TinyWorldConfig, World, known, load_world, make_task
+from interp_unlearn.worlds import Knowledge, Task, TinyWorldConfig, World, known, load_world, make_task, with_neighbours
 from interp_unlearn.zoo import open_model, tinyworld_model
 
 Progress = Callable[[str, int, int], None]
@@ -101,6 +101,8 @@ def open_workbench(config: RunConfig, progress: Progress = silent) -> Workbench:
         known_facts=knowledge.known_facts if config.evidence.require_known else None,
         known_ids=knowledge.known_entities(),
     )
+    if config.world.neighbours:
+        task = with_neighbours(world, task, seed=config.seed, known_facts=knowledge.known_facts)
     bench = Workbench(model, world, task)
     for role, name in (("main", config.latents.sae), ("second", config.latents.second)):
         if name == "train":
@@ -121,7 +123,10 @@ def _open(config: RunConfig, progress: Progress) -> HookedModel:
 def _knowledge(spec: ModelSpec, model: HookedModel, world: World, config: RunConfig) -> Knowledge:
     """What the model knows of the target's relations, cached by model source and world."""
     types = {world.entity(name).type for name in config.target.entities}
-    relations = config.target.relations or tuple(sorted({r for t in types for r in world.relations(t)}))
+    wanted = () if config.world.neighbours else config.target.relations
+    if config.world.neighbours:  # neighbours are of any type
+        types = set(world.types)
+    relations = wanted or tuple(sorted({r for t in types for r in world.relations(t)}))
     targets = [world.entity(name).id for name in config.target.entities]
     candidates = _candidates(world, types, targets, 3 * config.world.n_known)
     key: dict[str, Any] = {

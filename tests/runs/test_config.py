@@ -66,3 +66,9 @@ def test_a_missing_table_is_named():
         configs_from_dict({"recipe": {"objective": "ga"}})
     with pytest.raises(ConfigError, match="recipe is missing"):
         configs_from_dict({"target": {"entities": ["Japan"]}})
+
+
+def test_neighbours_are_a_switch_of_the_world():
+    assert configs_from_dict({**GOOD, "world": {"neighbours": True}})[0].world.neighbours
+    with pytest.raises(ConfigError, match=r"world\.neighbours"):
+        configs_from_dict({**GOOD, "world": {"neighbours": "yes"}})

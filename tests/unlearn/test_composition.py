@@ -19,6 +19,8 @@ TRAINABLE = {
 OPTIONS = {  # options that a part cannot do without
     "mask": 'parameters = ["*"]',
 }
+OBJECTIVE_OPTIONS = {"crisp": "options = {ratio = 0}"}  # no latent of a random dictionary stands out
+TRAINED = sorted(name for name in OBJECTIVES if OBJECTIVES[name].trains)
 BUILT_IN_TRANSFORMS = ["clip_by_module", "gu", "mask"]
 
 
@@ -37,13 +39,14 @@ def toml(objective, sampler, transforms, trainable, extra=""):
     head = (
         f'objective = "{objective}"\nsampler = "{sampler}"\nsteps = 2\nlr = 1e-3\nbatch_size = 2\nretain_batch_size = 2'
     )
+    extra = extra or OBJECTIVE_OPTIONS.get(objective, "")
     return f"{head}\n{extra}\n[trainable]\n{TRAINABLE[trainable]}\n{tables}"
 
 
 def combinations():
     """Every pair of parts of different kinds comes at least once; the rest of each combination is drawn."""
     axes = {
-        "objective": sorted(OBJECTIVES),
+        "objective": TRAINED,
         "sampler": sorted(SAMPLERS),
         "transform": [*((n,) for n in sorted(TRANSFORMS)), ("mask", "clip_by_module", "gu"), ("gu", "gu"), ()],
         "trainable": sorted(TRAINABLE),
@@ -69,7 +72,18 @@ def combinations():
                 best = choice
         done |= {(p, best[p], q, best[q]) for i, p in enumerate(names) for q in names[i + 1 :]}
         found.append(tuple(axes[n][best[n]] for n in names))
-    return found
+    return [c for c in found if possible(*c)]
+
+
+def possible(objective, sampler, transforms, trainable):
+    """Pairs that are refused, for reasons tested elsewhere."""
+    if "klue" in transforms and trainable == "lora":
+        return False  # neurons are rows and columns of weights, which LoRA does not train
+    return objective != "crisp" or sampler not in (
+        "balanced",
+        "modular",
+        "unforgotten",
+    )  # it forgets text, no questions
 
 
 def _news(choice, names, done):
@@ -92,7 +106,7 @@ def test_every_combination_composes_from_toml(objective, sampler, transforms, tr
 
 
 @pytest.mark.parametrize("mode", ["null", "cone"])
-@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+@pytest.mark.parametrize("objective", TRAINED)
 def test_gu_wraps_every_objective_in_both_modes(objective, mode, make):
     text = toml(objective, "paired", [], "layer range") + f'\n[[transforms]]\nname = "gu"\nmode = "{mode}"\nrank = 2\n'
     unlearner = Unlearner(make.model(), connected(make.task()), Recipe.from_dict(tomllib.loads(text)), make.sae())

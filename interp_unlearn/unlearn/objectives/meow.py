@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from interp_unlearn._core import DataError, numpy_rng
-from interp_unlearn.hooked import AnswerBatch, HookedModel, answer_logprobs, batch_from_ids
+from interp_unlearn.hooked import AnswerBatch, HookedModel, answer_logits, batch_from_ids
 from interp_unlearn.metrics import MemoConfig, MemoScores, memo
 from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw, Item, Objective, Part, Pools
@@ -208,12 +208,9 @@ class MEOW(Objective):
         """Mean cross-entropy over answer tokens, and log-probabilities over the vocabulary at each of them."""
         encoded = encode(self.model, items)
         encoded = with_end(self.model, encoded) if self.options.end_token else encoded
-        logits = self.model.forward(encoded.batch)
-        nll = -answer_logprobs(logits, encoded).sum() / encoded.answer.sum()
-        if not self.options.kl:
-            return nll, logits.new_zeros(0)
-        rows, columns = encoded.answer.nonzero(as_tuple=True)
-        return nll, logits[rows, columns - 1].float().log_softmax(-1)
+        logprobs = answer_logits(self.model, encoded).log_softmax(-1)
+        ids = encoded.batch.tokens[encoded.answer]
+        return -logprobs.gather(1, ids[:, None]).mean(), logprobs
 
     def parts(self, draw: Draw) -> Iterator[Part]:
         """Descent on the false answers, then the retain part."""

@@ -76,7 +76,7 @@ class Modular(PairSampler):
             self._add(pairs, around(own, near))
         if uncovered and (self.options.uncovered == "refuse" or not pairs):
             raise DataError(
-                f"sampler 'modular' pairs each target with its neighbours, but {', '.join(uncovered)} has none in the "
+                f"sampler 'modular' pairs each target with its neighbours, but {', '.join(u or 'text about no entity' for u in uncovered)} has none in the "
                 "retain set, so its forget items would never be drawn; add neighbours with worlds.with_neighbours, or "
                 "use sampler 'cyclic'"
             )
