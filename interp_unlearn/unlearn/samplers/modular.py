@@ -75,8 +75,9 @@ class Modular(PairSampler):
                 uncovered.append(target)
             self._add(pairs, around(own, near))
         if uncovered and (self.options.uncovered == "refuse" or not pairs):
+            names = ", ".join(target or "text about no entity" for target in uncovered)
             raise DataError(
-                f"sampler 'modular' pairs each target with its neighbours, but {', '.join(u or 'text about no entity' for u in uncovered)} has none in the "
+                f"sampler 'modular' pairs each target with its neighbours, but {names} has none in the "
                 "retain set, so its forget items would never be drawn; add neighbours with worlds.with_neighbours, or "
                 "use sampler 'cyclic'"
             )
