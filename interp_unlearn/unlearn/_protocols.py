@@ -1,11 +1,9 @@
 """What an objective, a gradient transform and a sampler must offer, and what the loop gives them.
 
 The loop asks the sampler for indices, the objective for loss parts at these indices, back-propagates part by part,
-lets the
-transforms rewrite the gradient, and takes one optimiser step. Anything a method needs from the *original* weights it
-computes
-in ``prepare``, which runs before the first step; on resume it runs again, on the original weights, before the state
-is loaded.
+lets the transforms rewrite the gradient, and takes one optimiser step. Anything a method needs from the *original*
+weights it computes in ``prepare``, which runs before the first step; on resume it runs again, on the original
+weights, before the state is loaded.
 """
 
 from __future__ import annotations

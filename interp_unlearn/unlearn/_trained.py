@@ -1,12 +1,9 @@
 """The parameters that move: the model's own, or LoRA factors over a frozen base.
 
 Outside a step the user's module looks as it did before: same modules, same parameter names, ``requires_grad`` as it
-was. LoRA
-layers sit in the module tree during a step only; between steps their product is merged into the weights. So a
-capture, an
-evaluation or a diff at any moment sees the current model at its own site names, and what goes to disk is always the
-merged
-delta: changed weights by their original names, readable without peft.
+was. LoRA layers sit in the module tree during a step only; between steps their product is merged into the weights. So
+a capture, an evaluation or a diff at any moment sees the current model at its own site names, and what goes to disk
+is always the merged delta: changed weights by their original names, readable without peft.
 """
 
 from __future__ import annotations

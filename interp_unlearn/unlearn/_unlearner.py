@@ -32,9 +32,8 @@ class Unlearner:
     """Runs ``recipe`` on ``model`` in place.
 
     References (answer log-probabilities, activations, means of latents) are computed here, once, from the weights the
-    model
-    has now; no second model is kept. To resume after a kill: open the model with its original weights again, make the
-    `Unlearner` with the same task and recipe, and `load_state`.
+    model has now; no second model is kept. To resume after a kill: open the model with its original weights again,
+    make the `Unlearner` with the same task and recipe, and `load_state`.
 
     Args:
         model: A language model; its weights change in place (`restore` undoes that).

@@ -6,10 +6,9 @@ tokens::
     L = gamma mean_sequences mean_{M, d} (H - u)^2  +  alpha mean_sequences mean_{M, d} (H - H_0)^2
 
 ``tokens = "answer"`` counts the answer's own tokens, as the trainer of open-unlearning does. Where answers are one
-word, that steers
-positions *after* the prediction was made, so ``"inner"`` (every token but the first, question included) is the
-default; the original
-work, on plain text, counts all tokens. The forward pass ends at block l; H_0 of every retain item is cached.
+word, that steers positions *after* the prediction was made, so ``"inner"`` (every token but the first, question
+included) is the default; the original work, on plain text, counts all tokens. The forward pass ends at block l; H_0
+of every retain item is cached.
 
 Source: Li et al. 2024 (arXiv 2403.03218), trainer ``RMU`` of open-unlearning.
 """

@@ -1,10 +1,9 @@
 """SAE-guided representation unlearning: move the target's latents to where unknown entities' latents are.
 
 *Reconstruction.* Of the paper (Yamashita et al., arXiv 2509.15631) only the idea is public: train with an objective
-in the latent
-space of a frozen SAE, so that the target's activation at the last token of its name cannot be told from those of
-entities that
-the model does not know. The formulas below follow that idea; they are not the paper's, and neither are its numbers.
+in the latent space of a frozen SAE, so that the target's activation at the last token of its name cannot be told from
+those of entities that the model does not know. The formulas below follow that idea; they are not the paper's, and
+neither are its numbers.
 
 With z the latents at a read position, K and U known and unknown reference entities in the same templates, means mu_K
 and mu_U from the original weights, D a distance and s = D(mu_U, mu_K)::

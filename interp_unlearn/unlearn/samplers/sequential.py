@@ -1,8 +1,8 @@
 """1:1 sequential pairing: item i of the forget set with item i of the retain set, in file order.
 
 As in MELU's comparison (Bushipaka et al., arXiv 2509.05316), an epoch is as long as the forget set, so only as many
-retain items
-as there are forget items are ever used, unless ``whole_retain`` lets the retain side go on through all of its items.
+retain items as there are forget items are ever used, unless ``whole_retain`` lets the retain side go on through all
+of its items.
 """
 
 from __future__ import annotations

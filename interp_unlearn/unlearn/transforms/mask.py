@@ -1,8 +1,8 @@
 """Let only some rows or columns of some weights move; everything else stays bit-identical.
 
 A zero gradient is not enough for that: AdamW's momentum and weight decay move weights without a gradient. So the mask
-is applied
-to the gradient (before clipping, which then sees only what counts) and again to the weights after the optimiser's step.
+is applied to the gradient (before clipping, which then sees only what counts) and again to the weights after the
+optimiser's step.
 """
 
 from __future__ import annotations
