@@ -179,8 +179,8 @@ class HookedModel:
     def forward_at(self, batch: Batch, where: Bool[Tensor, "batch pos"]) -> Float[Tensor, "n vocab"]:
         """Logits at chosen positions only, with graph; the output head runs nowhere else.
 
-        With a large vocabulary the head is a good part of a pass, and its logits most of the memory. If hooks of others
-        are on the head, it runs everywhere, as these expect.
+        With a large vocabulary the head is a good part of a pass, and its logits most of the memory. The head runs
+        everywhere if hooks of others are on it, as these expect, or if the module flattens what it gives to the head.
 
         Args:
             batch: Tokens.
@@ -193,8 +193,16 @@ class HookedModel:
         batch, where = batch.to(self.device), where.to(self.device)
         if head._forward_hooks or head._forward_pre_hooks:
             return self.forward(batch)[where]
-        with head.register_forward_pre_hook(lambda _module, args: (args[0][where][None], *args[1:])):
-            return self.forward(batch)[0]
+        chosen = False
+
+        def choose(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            nonlocal chosen
+            chosen = bool(args) and isinstance(args[0], Tensor) and args[0].shape[:-1] == where.shape
+            return (args[0][where][None], *args[1:]) if chosen else None
+
+        with head.register_forward_pre_hook(choose):
+            logits = self.forward(batch)
+        return logits[0] if chosen else logits[where]
 
     def __call__(self, inputs: Any) -> Any:
         """Same as `forward`."""

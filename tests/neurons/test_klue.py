@@ -161,7 +161,7 @@ def test_neurons_shared_by_most_prompts_by_hand():
     values = np.array([[[10, 2, 1.9, 0]], [[1, 5, 5, 0]], [[4, 0.9, 4, -9]]])
     axes = (Axis("prompt", ("p", "q", "r")), Axis("layer", ("a",)), Axis("neuron", tuple("0123")))
     scores = Labelled("s", values, axes, n=3, mask_policy="last")
-    assert shared_neurons(scores, prompts=1.0).by_layer == {0: (0,)}
+    assert shared_neurons(scores, prompts=1.0).by_layer == {0: (0, 1)}  # 0.9 is above a fifth of 4
     assert shared_neurons(scores, prompts=0.6).by_layer == {0: (0, 1, 2)}
     assert shared_neurons(scores, threshold=0.5, prompts=0.6).by_layer == {0: (0, 2)}
     with pytest.raises(DataError, match="no neuron is strong"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -136,6 +137,13 @@ class TinySAE(nn.Module):
 @pytest.fixture
 def model() -> HookedModel:
     return make_model()
+
+
+def without_options(task: Task) -> Task:
+    """The same task, its questions without wrong options."""
+    sets = {name: getattr(task, name) for name in ("forget_train", "forget_heldout", "retain_train", "neighbours")}
+    bare = {n: replace(s, prompts=tuple(replace(p, options=()) for p in s.prompts)) for n, s in sets.items()}
+    return replace(task, **bare)
 
 
 @pytest.fixture

@@ -79,11 +79,9 @@ def possible(objective, sampler, transforms, trainable):
     """Pairs that are refused, for reasons tested elsewhere."""
     if "klue" in transforms and trainable == "lora":
         return False  # neurons are rows and columns of weights, which LoRA does not train
-    return objective != "crisp" or sampler not in (
-        "balanced",
-        "modular",
-        "unforgotten",
-    )  # it forgets text, no questions
+    if sampler == "unforgotten" and objective in ("crisp", "sae_guided"):
+        return False  # these forget mentions and text, not questions
+    return sampler not in ("balanced", "modular") or objective != "crisp"  # text has no entity with neighbours
 
 
 def _news(choice, names, done):

@@ -18,7 +18,7 @@ from interp_unlearn.unlearn import Recipe, Unlearner, unlearn
 from interp_unlearn.unlearn._protocols import Context, Item, Pools
 from interp_unlearn.unlearn.samplers.unforgotten import Unforgotten, UnforgottenOptions, answered, enough_forgotten
 
-from .conftest import ANSWERS, make_model, make_task
+from .conftest import ANSWERS, make_model, make_task, without_options
 
 
 @pytest.fixture(autouse=True)
@@ -200,7 +200,7 @@ def test_a_forgotten_sample_is_not_drawn_again_until_it_is_known():
 
 def test_an_epoch_draws_every_unforgotten_item_once():
     sampler = Unforgotten(UnforgottenOptions())
-    pools = Pools(tuple(Item("e", "r", "answer", p) for p in TASK.forget_train.prompts))
+    pools = Pools(tuple(Item("e", "r", question=p) for p in TASK.forget_train.prompts))
     sampler.prepare(pools, batch_size=3, retain_batch_size=2, seed=0)
     sampler.watch(Context(knowing(), TASK, recipe(), {}, {}, pools, 0))
     sampler.alive[2] = False
@@ -236,7 +236,7 @@ def test_what_cannot_work_is_refused(make):
     with pytest.raises(NothingToForgetError, match="choose a target that it knows"):
         Unlearner(make_model(), TASK, recipe(sampler="unforgotten", sampler_options={"known": "exact"}))
     with pytest.raises(ConfigError, match="has no wrong answers"):
-        Unlearner(knowing(), make_task(), recipe(sampler="unforgotten"))
+        Unlearner(knowing(), without_options(make_task()), recipe(sampler="unforgotten"))
     with pytest.raises(ConfigError, match="are not questions"):
         guided = recipe(
             objective="sae_guided", sampler="unforgotten", trainable={"layers": [1, 1], "modules": ["mlp_out"]}

@@ -25,6 +25,14 @@ from interp_unlearn.unlearn.objectives._inverted_writer import TEMPLATE, parse_l
 from interp_unlearn.unlearn.objectives.meow import with_end
 from interp_unlearn.worlds._types import Prompt, QASet
 
+from .conftest import make_task, without_options
+
+
+@pytest.fixture
+def task():
+    """Without wrong options, so that false answers come from the retain set."""
+    return without_options(make_task())
+
 
 @pytest.fixture(autouse=True)
 def one_thread():

@@ -136,7 +136,8 @@ class MEOW(Objective):
         if self.options.kl:
             self.references = [[self._log_probs([qa])[1] for qa in items] for items in self.items]
         self.retain = Retain(ctx, self.options)
-        return Pools(tuple(Item(p.entity, p.relation, "inverted") for p in prompts), self.retain.pool)
+        items = tuple(Item(p.entity, p.relation, "inverted", question=p) for p in prompts)
+        return Pools(items, self.retain.pool)
 
     # -- inverted facts ----------------------------------------------------------------------------------------------
 
