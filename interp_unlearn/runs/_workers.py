@@ -132,6 +132,7 @@ class LocalWorker:
             )
         self._killer = threading.Timer(PATIENCE, self._process.kill)
         self._killer.daemon = True
+        self._told = threading.Lock()  # taken by the first who interrupts: the driver, or the thread that closes
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._jobs, self._answers = self._process.stdin, self._process.stdout
@@ -163,9 +164,8 @@ class LocalWorker:
         """See `Worker`. A worker that does not end in time is killed."""
         with contextlib.suppress(OSError):  # what was not flushed has no reader any more
             self._jobs.close()
-        if not self._killer.is_alive():
-            with contextlib.suppress(RuntimeError):  # it has run already
-                self._killer.start()
+        if self._told.acquire(blocking=False):
+            self._killer.start()
 
     def close(self) -> None:
         """See `Worker`."""
