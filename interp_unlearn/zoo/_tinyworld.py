@@ -20,11 +20,8 @@ from interp_unlearn.zoo._manifest import is_valid, new_folder, write_manifest
 TINYWORLD = "tinyworld"
 MIX = {"facts": 0.6, "towns": 0.08, "two_hop": 0.08, "strangers": 0.12, "mentions": 0.08, "text": 0.04}
 """Share of each kind of sentence in a training batch."""
-THREADS = 1
-"""Threads used for training, whatever the machine has: sums in another order would give other weights.
-
-One is nearly as fast as two for so small a model, and does not suffer when other programs are busy.
-"""
+THREADS = 2
+"""Threads used for training, at most; one and two were measured to give the same weights, bit for bit."""
 
 Progress = Callable[[str, int, int], object]
 
@@ -122,7 +119,7 @@ def _train_into(
     tokenizer = load_tokenizer(tinyworld_tokenizer())
     what = "training the TinyWorld model" if not hidden else "training the gold model"
     random, threads = torch.random.get_rng_state(), torch.get_num_threads()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(min(THREADS, threads))
     try:
         seed_everything(config.seed)
         module = LlamaForCausalLM(_architecture(config, len(tokenizer)))
