@@ -34,7 +34,7 @@ def demo_command(
 
     First SmolLM2-135M forgets a capital city by gradient ascent (GA), negative preference optimisation (NPO) and the
     SAE-guided objective. Then a small model trained here does the same, and is compared with its gold model, retrained
-    without the target. About ten minutes on two cores; Ctrl-C stops, the same command continues.
+    without the target. About twelve minutes on two cores; Ctrl-C stops, the same command continues.
     """
     from interp_unlearn.report import write_report
     from interp_unlearn.runs import configs_from_dict, run_many
