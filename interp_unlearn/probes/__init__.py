@@ -47,6 +47,17 @@ from interp_unlearn.probes._linear import fit_linear_probe as fit_linear_probe
 from interp_unlearn.probes._linear import score_linear_probe as score_linear_probe
 from interp_unlearn.probes._mentions import mention_activations as mention_activations
 from interp_unlearn.probes._mentions import residual_sites as residual_sites
+from interp_unlearn.probes._parts import LEVELS as LEVELS
+from interp_unlearn.probes._parts import PARTS as PARTS
+from interp_unlearn.probes._parts import Found as Found
+from interp_unlearn.probes._parts import Level as Level
+from interp_unlearn.probes._parts import Part as Part
+from interp_unlearn.probes._parts import parts_of as parts_of
+from interp_unlearn.probes._parts import register_part as register_part
+from interp_unlearn.probes._phases import LivePhases as LivePhases
+from interp_unlearn.probes._phases import Measured as Measured
+from interp_unlearn.probes._phases import Phases as Phases
+from interp_unlearn.probes._phases import swapped as swapped
 from interp_unlearn.probes._rows import GROUPS as GROUPS
 from interp_unlearn.probes._rows import Dictionary as Dictionary
 from interp_unlearn.probes._rows import Rows as Rows
