@@ -294,5 +294,16 @@ def seconds_cell(comparison: Comparison, who: str) -> Cell:
     )
 
 
+def memory_cell(comparison: Comparison, who: str) -> Cell:
+    """Memory that training needed on top of the opened model."""
+    if who not in comparison.methods:
+        return none("not part of this cost: only the methods are measured")
+    peak = comparison.runs[who].status.get("peak_mb")
+    value = peak.get("train") if isinstance(peak, Mapping) else None
+    if not isinstance(value, (int, float)):
+        return none(_absent(comparison, "peak memory", who))
+    return Cell(f"{value:.0f}", "resident memory at its highest while training, above that before it", float(value))
+
+
 def _time(seconds: float) -> str:
     return f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}"

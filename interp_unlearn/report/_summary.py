@@ -184,7 +184,7 @@ def _summary(runs: Sequence[RunView], interval: Interval) -> Summary:
 def _collect(comparisons: Sequence[Comparison]) -> _Values:
     values = _Values(list(comparisons))
     for comparison in comparisons:
-        head = headline(comparison)
+        head = headline(comparison, wide=True)
         where = (_target(comparison), str(comparison.seed))
         place = 0
         for i, column in enumerate(head.columns):

@@ -94,12 +94,13 @@ class RunFolder:
         """Update ``status.json``, keeping facts not named."""
         write_json(self.path / "status.json", {**self.status(), "state": state, "updated": time.time(), **facts})
 
-    def finish_part(self, part: str, seconds: float) -> None:
-        """Note that a part of the run is complete, so that `resume` skips it."""
+    def finish_part(self, part: str, seconds: float, peak_mb: float | None = None) -> None:
+        """Note that a part of the run is complete and what it cost, so that `resume` skips it."""
         status = self.status()
         finished = [*status.get("finished", []), part]
         spent = {**status.get("seconds", {}), part: seconds}
-        self.write_status("running", finished=finished, seconds=spent)
+        memory = {**status.get("peak_mb", {}), **({} if peak_mb is None else {part: peak_mb})}
+        self.write_status("running", finished=finished, seconds=spent, peak_mb=memory)
 
     def finished(self, part: str) -> bool:
         """Whether `finish_part` was called for ``part``."""

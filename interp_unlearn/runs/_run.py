@@ -34,6 +34,7 @@ from interp_unlearn.runs._measure import (
     parity_evidence,
     weight_tables,
 )
+from interp_unlearn.runs._memory import peak_memory
 from interp_unlearn.runs._workbench import Progress, Workbench, open_workbench, silent
 from interp_unlearn.unlearn import Recipe, Unlearner, default_recipe
 from interp_unlearn.worlds import task_to_json
@@ -172,8 +173,9 @@ def _parts(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progre
         if out.finished(name):
             return
         started = time.perf_counter()
-        work()
-        out.finish_part(name, time.perf_counter() - started)
+        with peak_memory() as peak:
+            work()
+        out.finish_part(name, time.perf_counter() - started, peak.mb)
 
     def before() -> None:
         write_json(out.path / "task.json", task_to_json(bench.task))
