@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from interp_unlearn._core import ConfigError
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison, compare
 from interp_unlearn.report._estimate import Estimate, Interval, Where, estimate
 from interp_unlearn.report._headline import Column, headline
@@ -126,6 +127,21 @@ class Summary:
     def at(self, row: str, measure: Measure) -> Entry:
         """One cell; empty where there is no number."""
         return self.entries.get((row, measure.name), Entry())
+
+    def only(self, wanted: Sequence[str]) -> Summary:
+        """The same table with the measures whose names hold one of these texts (in any case), in their order.
+
+        Raises:
+            ConfigError: If a text is in no name; all names are shown.
+        """
+        found: list[Measure] = []
+        for text in wanted:
+            new = [m for m in self.measures if text.casefold() in m.name.casefold()]
+            if not new:
+                names = ", ".join(m.name for m in self.measures)
+                raise ConfigError(f"no measure of {self.title} has {text!r} in its name; measures: {names}")
+            found += [m for m in new if m not in found]
+        return replace(self, measures=tuple(found))
 
 
 @dataclass

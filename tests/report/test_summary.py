@@ -313,3 +313,18 @@ def test_the_command_prints_markdown_and_refuses_what_it_does_not_know(folder: P
         result = CliRunner().invoke(app, ["compare", str(folder), *options])
         assert result.exit_code == 2
         assert "is not one of" in result.output
+
+
+def test_measures_can_be_chosen_by_a_part_of_their_names(summary: Summary):
+    chosen = summary.only(["NEIGHBOURS", "held-out templates"])
+    assert chosen.measures[0].name == "Exact on other sets: neighbours"
+    assert [m.label for m in chosen.measures[1:]] == ["exact", "choice", "prob."]
+    with pytest.raises(ConfigError, match=r"no measure of .* has 'colour' in its name; measures: Target"):
+        summary.only(["colour"])
+
+
+def test_the_command_prints_the_chosen_measures_only(folder: Path):
+    done = CliRunner().invoke(app, ["compare", str(folder), "--markdown", "--measure", "neighbours"])
+    assert done.exit_code == 0, done.output
+    head = next(line for line in done.stdout.splitlines() if line.startswith("| model"))
+    assert head == "| model | runs | Exact on other sets: neighbours |"
