@@ -88,9 +88,9 @@ def attribute_batch(
     totals: Totals | None = None
     with frozen(model.module):
         share = argument_names(model.module) >= CACHED
-        cache = _Cache(model, sites, None if share else "the module has no key–value cache")
+        trusted = _Trusted(model, sites, None if share else "the module has no key–value cache")
         for rows in split(encoded, counted, config.max_tokens, share):
-            suffix = cache.suffix(rows, gradients=config.method != "integrated_gradients")
+            suffix = trusted.suffix(rows, gradients=config.method != "integrated_gradients")
             widths = {value.shape[-1] for value in suffix.clean}
             if len(widths) > 1:
                 raise ModelError(f"layers of {model.name} have different numbers of neurons: {sorted(widths)}")
@@ -101,9 +101,9 @@ def attribute_batch(
                 totals = Totals(zeros(n, n_layers, widths.pop()), *sums, zeros(n))
             _check_finite(suffix.logprob, rows)
             totals.logprob[list(rows.index)] = suffix.logprob.double().cpu()
-            Pass(suffix, config, _baseline(model, sites, suffix.rows, corrupted), totals).all(wanted)
+            Pass(suffix, config, _baseline(model, sites, suffix.rows, corrupted), totals, bool(trusted.joins)).all(wanted)
     assert totals is not None
-    return _result(model, encoded, config, sites, totals, corrupted is not None, cache.why or "")
+    return _result(model, encoded, config, sites, totals, corrupted is not None, trusted.why or "")
 
 
 def _check_corrupted(config: AttributionConfig, encoded: AnswerBatch, corrupted: AnswerBatch | None) -> None:
@@ -141,23 +141,29 @@ def _baseline(
     return [value[:, start:] for value in Suffix(model, whole, sites).clean]
 
 
-class _Cache:
-    """Prompts ready to be run from their start, if the model's key–value cache proves right on the first of them.
+class _Trusted:
+    """Prompts ready to be run from their start, as far as this proves right on the first of them.
 
     Attributes:
-        why: Why it is not used; empty if it is; None until it has been tried.
+        why: Why tokens before the start are run again with the rest; empty if not; None until it has been tried.
+        joins: Whether rows may join a pass at their own block; None until it has been tried.
     """
 
     def __init__(self, model: HookedModel, sites: Sequence[str], why: str | None) -> None:
         self.model, self.sites, self.why = model, sites, why
+        self.joins: bool | None = None
 
     def suffix(self, rows: Rows, gradients: bool) -> Suffix:
-        if rows.prefix.shape[1] and self.why is None:
-            tried = Suffix(self.model, rows.first() if gradients else rows, self.sites)
-            self.why = tried.why_no_cache()
-            if not (self.why or gradients):
-                return tried
-        return Suffix(self.model, rows.whole() if self.why else rows, self.sites, gradients)
+        """The prompts of ``rows``, from their first token on if the cache is not to be trusted."""
+        suffix = Suffix(self.model, rows.whole() if self.why else rows, self.sites, gradients)
+        prefix = suffix.rows.prefix.shape[1]
+        if self.joins is not None and (self.why is not None or not prefix):
+            return suffix
+        tried = Suffix(self.model, suffix.rows.first(), self.sites) if gradients else suffix
+        why, self.joins = tried.trial()
+        if prefix:
+            self.why = why
+        return self.suffix(rows, gradients) if why else suffix
 
 
 def _check_finite(values: Tensor, rows: Rows) -> None:

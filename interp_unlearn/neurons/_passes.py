@@ -18,17 +18,21 @@ FULL_ENOUGH = 128  # tokens after which a pass ends at the next layer, where row
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a pass: a prompt with one layer (or all: None) at one place of the path."""
+    """One row of a pass: a prompt with one layer (or all: None) at one place of the path.
+
+    A ``clean`` row changes nothing; the gradients by all layers are read where it passes.
+    """
 
     layer: int | None
     row: int
     place: float
     weight: float = 0.0
+    clean: bool = False
 
 
 @dataclass
 class Totals:
-    """What has been found so far, (prompt, layer, …), and what was learnt of the model on the way.
+    """What has been found so far, (prompt, layer, …).
 
     Attributes:
         scores: (prompt, layer, neuron).
@@ -36,7 +40,6 @@ class Totals:
         removed: ``T(clean) - T(layer at its baseline)``.
         logprob: Of each answer, clean.
         measured: Prompts whose ``removed`` is known.
-        joins: Whether rows may join a pass at their own block: None until it has been tried.
     """
 
     scores: Tensor
@@ -44,15 +47,23 @@ class Totals:
     removed: Tensor
     logprob: Tensor
     measured: set[int] = field(default_factory=set)
-    joins: bool | None = None
+
+
+@dataclass
+class _Part:
+    """Rows ``start … end`` of a pass, and the tensor whose first rows hold their values at a layer."""
+
+    layer: int
+    start: int
+    end: int
+    value: Tensor
 
 
 @dataclass
 class _Run:
-    """A pass: leaves by layer, the first and last row of each, and log-probabilities and prompts of all rows."""
+    """A pass: what to differentiate by, and log-probabilities and prompts of its rows."""
 
-    leaves: dict[int, Tensor]
-    spans: dict[int, tuple[int, int]]
+    parts: list[_Part]
     logprob: Tensor
     which: Tensor
 
@@ -65,12 +76,14 @@ class Pass:
         config: What is attributed.
         base: The baseline of each layer; None stands for zero.
         totals: Where results go.
+        joins: Whether rows may join a pass at their own block.
     """
 
     def __init__(
-        self, suffix: Suffix, config: AttributionConfig, base: Sequence[Tensor | None], totals: Totals
+        self, suffix: Suffix, config: AttributionConfig, base: Sequence[Tensor | None], totals: Totals, joins: bool
     ) -> None:
         self.suffix, self.rows, self.config, self.totals, self.base = suffix, suffix.rows, config, totals, base
+        self.joins = joins
         self.model, self.n_layers = suffix.model, len(suffix.sites)
         self.joint = config.layers == "joint"
         self.exact = torch.promote_types(suffix.logprob.dtype, torch.float32)
@@ -79,59 +92,47 @@ class Pass:
     def all(self, completeness_prompts: int) -> None:
         """Scores of all prompts, then what removing each layer does for the first few."""
         measured = [r for r, i in enumerate(self.rows.index) if i < completeness_prompts]
-        if self.totals.joins is None and not self.joint:
-            self.totals.joins = self._joins()
         if self.config.method == "integrated_gradients":
             self._integrate(measured)
         else:
-            for layer, gradient in enumerate(self._point()):
-                self._keep(layer, gradient)
+            scale = self._chain(self.suffix.logprob, self.suffix.all)[:, None, None]
+            for layer, gradient in enumerate(self.suffix.gradients):
+                self._keep(layer, gradient.to(self.exact) * scale)
         self.totals.measured.update(self.rows.index[r] for r in measured)
         if not self._removed_on_the_way():
             self._remove(measured)
 
-    # -- one point ---------------------------------------------------------------------------------------------------
-
-    def _point(self) -> list[Tensor]:
-        """dT/dh of every layer at the clean values."""
-        scale = self._chain(self.suffix.logprob, self.suffix.all)[:, None, None]
-        return [g.to(self.exact) * scale for g in self.suffix.differentiate()]
-
-    # -- integrals ---------------------------------------------------------------------------------------------------
-
     def _integrate(self, measured: list[int]) -> None:
         """Points of one integral are added up as they come, so memory does not grow with their number."""
-        n = len(self.rows.index)
-        points = self.config.points()
-        start: list[Tensor] | None = None
-        if not self.joint and self.n_layers > 2 and any(place == 1 for place, _ in points):
-            # At the clean values all layers share one pass.
-            weight = sum(w for place, w in points if place == 1)
-            start = [g * weight for g in self._point()]
-            points = tuple((place, w) for place, w in points if place != 1)
+        n, points = len(self.rows.index), self.config.points()
         layers: Sequence[int | None] = [None] if self.joint else range(self.n_layers)
-        todo = n * len(points)
+        variants = []
+        if not self.joint:  # at the clean values, all layers share a row
+            clean = sum(weight for place, weight in points if place == 1)
+            variants = [Variant(None, r, 1.0, clean, clean=True) for r in range(n) if clean]
+            points = tuple(point for point in points if point[0] != 1)
+        todo = len(variants) + n * len(points)
+        variants += [Variant(a, r, p, w) for a in layers for r in range(n) for p, w in points]
         sums: dict[int, Tensor] = {}
         done = dict.fromkeys(range(self.n_layers), 0)
-        for chunk in self._chunks([Variant(a, r, p, w) for a in layers for r in range(n) for p, w in points]):
+        for chunk in self._chunks(variants):
             run = self._run(chunk, grad=True)
-            grads = torch.autograd.grad(run.logprob.sum(), list(run.leaves.values()))
+            grads = torch.autograd.grad(run.logprob.sum(), [part.value for part in run.parts])
             self._note_removed(chunk, run, measured)
             weight = torch.tensor([v.weight for v in chunk], dtype=self.exact, device=self.model.device)
             scale = self._chain(run.logprob.detach(), run.which) * weight
-            for layer, gradient in zip(run.leaves, grads, strict=True):
-                first, end = run.spans[layer]
-                mix = scale.new_zeros(n, end - first)
-                mix[run.which[first:end], torch.arange(end - first, device=mix.device)] = scale[first:end]
-                part = (mix @ gradient.to(self.exact).flatten(1)).unflatten(1, gradient.shape[1:])
-                sums[layer] = sums[layer] + part if layer in sums else part
-                done[layer] += end - first
+            for part, gradient in zip(run.parts, grads, strict=True):
+                rows = slice(part.start, part.end)
+                size = part.end - part.start
+                mix = scale.new_zeros(n, size)
+                mix[run.which[rows], torch.arange(size, device=mix.device)] = scale[rows]
+                value = gradient[:size].to(self.exact)
+                value = (mix @ value.flatten(1)).unflatten(1, value.shape[1:])
+                layer = part.layer
+                sums[layer] = sums[layer] + value if layer in sums else value
+                done[layer] += size
                 if done[layer] == todo:
-                    total = sums.pop(layer)
-                    self._keep(layer, total if start is None else total + start[layer])
-        if start is not None and not points:
-            for layer, gradient in enumerate(start):
-                self._keep(layer, gradient)
+                    self._keep(layer, sums.pop(layer))
 
     def _removed_on_the_way(self) -> bool:
         """Whether the start of the path is one of its points, so that removing needs no pass of its own."""
@@ -161,7 +162,7 @@ class Pass:
         chunks: list[list[Variant]] = []
         for variant in variants:
             last = chunks[-1] if chunks else None
-            other = last is not None and last[-1].layer != variant.layer and not self.totals.joins
+            other = last is not None and last[-1].layer != variant.layer and not self.joins
             if last is None or len(last) == most or (other and len(last) * width >= FULL_ENOUGH):
                 chunks.append([variant])
             else:
@@ -169,42 +170,33 @@ class Pass:
         return chunks
 
     def _run(self, chunk: Sequence[Variant], grad: bool) -> _Run:
-        """One forward pass; the rows of one layer stand together, in the order of layers."""
+        """One forward pass; clean rows come first, then the rows of each layer together, in the order of layers."""
         device = self.model.device
         which = torch.tensor([v.row for v in chunk], device=device)
         place = torch.tensor([v.place for v in chunk], dtype=self.suffix.clean[0].dtype, device=device)
         firsts = [0 if v.layer is None else self._first_block(v.layer) for v in chunk]
-        if not self.totals.joins:
+        if not self.joins:
             firsts = [min(firsts)] * len(firsts)
         counts = [sum(first <= block for first in firsts) for block in range(self.model.lm.n_layers)]
-        run = _Run({}, {}, place, which)
-        edits = []
-        layers = range(self.n_layers) if self.joint else sorted({v.layer for v in chunk if v.layer is not None})
-        for layer in layers:
-            at = [i for i, v in enumerate(chunk) if v.layer in (None, layer)]
+        n_clean = sum(v.clean for v in chunk)
+        parts, edits = [], []
+        for layer, site in enumerate(self.suffix.sites):
+            if n_clean:
+                edits.append(Edit(site, _seen(parts, layer, n_clean), "attribution"))
+            at = [i for i, v in enumerate(chunk) if v.layer == layer or (v.layer is None and not v.clean)]
+            if not at:
+                continue
             start, end = at[0], at[-1] + 1
             rows, a = which[start:end], place[start:end, None, None]
             clean, base = self.suffix.clean[layer][rows], self.base[layer]
             leaf = (clean * a if base is None else base[rows] + a * (clean - base[rows])).detach()
             leaf.requires_grad_(grad)
-            run.leaves[layer], run.spans[layer] = leaf, (start, end)
+            parts.append(_Part(layer, start, end, leaf))
             counted = None if self.all_counted else self.suffix.counted[rows]
-            edits.append(Edit(self.suffix.sites[layer], _put(leaf, counted, start, end), "attribution"))
+            edits.append(Edit(site, _put(leaf, counted, start, end), "attribution"))
         with edit(self.model, *edits):
-            run.logprob = self.suffix.logprobs(which, counts)
-        return run
-
-    @torch.no_grad()
-    def _joins(self) -> bool:
-        """Whether rows may join a pass at their own block: tried with the first and the last layer at clean values."""
-        self.totals.joins = True
-        chunk = [Variant(layer, 0, 1.0) for layer in (0, self.n_layers - 1)]
-        try:
-            logprob = self._run(chunk, grad=False).logprob
-        except (IndexError, RuntimeError, TypeError, ValueError):
-            return False  # a block that counts its rows for itself
-        gap = (logprob - self.suffix.logprob[0]).abs().max() / self.rows.answer[0].sum()
-        return float(gap) <= self.suffix.rounding
+            logprob = self.suffix.logprobs(which, counts)
+        return _Run(parts, logprob, which)
 
     def _first_block(self, layer: int) -> int:
         """The block that must run for the site of ``layer`` to be reached."""
@@ -250,6 +242,18 @@ class Pass:
         if kind == "abs_sum":
             return value.abs().sum(1)
         return value.sum(1) if kind == "sum" else value.sum(1) / counted.sum(1, keepdim=True)
+
+
+def _seen(parts: list[_Part], layer: int, count: int) -> Callable[[Tensor], Tensor]:
+    """A change that changes nothing, and remembers the first ``count`` rows as something to differentiate by."""
+
+    def change(x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        flat = flat if flat.requires_grad else flat.detach().requires_grad_()
+        parts.append(_Part(layer, 0, count, flat))
+        return flat.reshape(x.shape)
+
+    return change
 
 
 def _put(leaf: Tensor, counted: Tensor | None, start: int, end: int) -> Callable[[Tensor], Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from interp_unlearn.hooked import Edit, HookedModel, Site, edit, tap
 from interp_unlearn.hooked._forward import argument_names
 from interp_unlearn.hooked._sites import replace_input
+from interp_unlearn.neurons._attention import SharedPrefix
 from interp_unlearn.neurons._rows import Rows
 
 Counts = Sequence[int]
@@ -50,6 +51,7 @@ class Suffix:
         self._residual: list[Tensor | None] = []
         self._tuples: dict[int, bool] = {}
         self._cache: Any = None
+        self._flattens = False  # whether a site sees rows and positions as one axis
         self.clean: list[Tensor] = []
         self.gradients: list[Tensor] = []
         start = rows.prefix.shape[1]
@@ -70,15 +72,31 @@ class Suffix:
             if start and usable(caches[0], model):
                 self._cache = _cropped(caches[0], start, start + self.width) or self._cached_prefix()
 
-    def why_no_cache(self) -> str:
-        """Why the tokens before the start must be run again with the rest, or an empty string; tried on a prompt."""
-        if not self.rows.prefix.shape[1]:
-            return ""
-        if self._cache is None:
-            return "the module returns no key–value cache that can be copied layer by layer and row by row"
-        with torch.no_grad():
-            gap = float((self.logprobs(self.all[:1]) - self.logprob[:1]).abs()) / int(self.rows.answer[0].sum())
-        return f"a pass with the key–value cache was off by {gap:.1e} nats per token" if gap > self.rounding else ""
+    @torch.no_grad()
+    def trial(self) -> tuple[str, bool]:
+        """Whether a prompt gives the clean result when it is run as variants are.
+
+        Returns:
+            Why the tokens before the start must be run again with the rest, or an empty string; and whether rows may
+            join a pass at their own block.
+        """
+        if self.rows.prefix.shape[1] and self._cache is None:
+            return "the module returns no key–value cache that can be copied layer by layer and row by row", False
+        twice, layers = self.all[:1].expand(2), self.model.lm.n_layers
+        late = [1] * (layers // 2) + [2] * (layers - layers // 2)
+        if not self._flattens:
+            try:
+                if self._off(self.logprobs(twice, late)) <= self.rounding:
+                    return "", True
+            except (IndexError, RuntimeError, TypeError, ValueError):
+                pass  # a block that counts rows for itself: all rows run every block
+        gap = self._off(self.logprobs(twice)) if self.rows.prefix.shape[1] else 0.0
+        return (f"a pass with the key–value cache was off by {gap:.1e} nats per token" if gap > self.rounding else ""), False
+
+    def _off(self, logprob: Tensor) -> float:
+        """Largest distance from the clean log-probability of the first prompt, in nats per token."""
+        gap = (logprob - self.logprob[0]).abs().max() / self.rows.answer[0].sum()
+        return float(gap.nan_to_num(torch.inf))
 
     @property
     def rounding(self) -> float:
@@ -117,8 +135,8 @@ class Suffix:
             picked = logits.flatten(0, 1)
         else:
             picked = logits[r, torch.searchsorted(self._columns, c - 1)]
-        picked = picked.to(torch.promote_types(picked.dtype, torch.float32)).log_softmax(-1)
-        values = picked.gather(1, tokens[r, c][:, None])[:, 0]
+        picked = picked.to(torch.promote_types(picked.dtype, torch.float32))
+        values: Tensor = _Logprob.apply(picked, tokens[r, c])  # type: ignore[assignment]
         return values.new_zeros(len(which)).index_add(0, r, values)
 
     def _read(self, run: Callable[[], Tensor], start: int, live: bool) -> Tensor:
@@ -129,6 +147,7 @@ class Suffix:
         leaves: list[Tensor] = []
 
         def keep(site: Site, value: Tensor) -> Tensor:
+            self._flattens |= value.dim() == 2
             return site.shape_in(value.detach().clone(), shape).flatten(2)[:, start:]
 
         def leaf(x: Tensor) -> Tensor:
@@ -169,7 +188,8 @@ class Suffix:
         if self._cache is not None:
             cache = _selected(self._cache, which, counts)
             attended = torch.cat([attended.new_ones(n, rows.prefix.shape[1]), attended], 1)
-        with self._joining(which, counts):
+        one = cache is not None and len(rows.index) == 1
+        with self._joining(which, counts), SharedPrefix() if one else nullcontext():
             output = self._call(tokens, attended, cache, use_cache=cache is not None, keep=self._columns)
         return self._answers(output, self._columns, which)
 
@@ -182,14 +202,6 @@ class Suffix:
         return output.past_key_values
 
     # -- the blocks below ----------------------------------------------------------------------------------------------
-
-    def differentiate(self) -> list[Tensor]:
-        """`gradients`, in a pass of their own if they were not asked for."""
-        if not self.gradients:
-            clean = self.clean, self._residual
-            self._read(lambda: self.logprobs(self.all), start=0, live=True)
-            self.clean, self._residual = clean
-        return self.gradients
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
@@ -231,6 +243,22 @@ class Suffix:
                 block.__dict__.pop("forward", None)
                 if forward is not None:
                     block.__dict__["forward"] = forward
+
+
+class _Logprob(torch.autograd.Function):
+    """Log-softmax at one index per row, with one tensor of the size of the logits instead of three."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Float[Tensor, "n vocab"], ids: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        ctx.logprobs, ctx.ids = logits.log_softmax(-1), ids
+        return ctx.logprobs.gather(1, ids[:, None])[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        d = ctx.logprobs.exp_().mul_(-grad[:, None])
+        ctx.logprobs = None
+        return d.scatter_add_(1, ctx.ids[:, None], grad[:, None]), None
 
 
 def _fewer(total: int, before: int, new: Tensor | None, count: int) -> Callable[..., Any]:

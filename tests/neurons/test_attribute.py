@@ -225,7 +225,7 @@ def test_without_a_cache_the_result_is_the_same(monkeypatch):
     model = make_model()
     config = AttributionConfig(method=IG, steps=3, tokens="last")
     fast = attribute(model, PROMPTS, ANSWERS, config)
-    monkeypatch.setattr("interp_unlearn.neurons._suffix.Suffix.why_no_cache", lambda _: "asked for")
+    monkeypatch.setattr("interp_unlearn.neurons._suffix.Suffix.trial", lambda _: ("asked for", False))
     slow_ = attribute(model, PROMPTS, ANSWERS, config)
     assert slow_.scores.config["prefix"] == "asked for"
     np.testing.assert_allclose(fast.scores.values, slow_.scores.values, atol=1e-9 * np.abs(fast.scores.values).max())
