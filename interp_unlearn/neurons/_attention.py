@@ -37,7 +37,7 @@ def _attend(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
-    enable_gqa: bool = False,
+    enable_gqa: bool = False,  # noqa: ARG001 - read off the shapes
 ) -> Tensor | None:
     """Rows (row, head, new, width) of queries on keys (row, head, shared + new, width); None if it does not apply."""
     rows, heads, new, width = query.shape

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from interp_unlearn._core import Axis, DataError, Labelled, ModelError
@@ -35,6 +34,7 @@ from interp_unlearn.neurons._rows import Rows, counted_tokens, frozen, split
 from interp_unlearn.neurons._suffix import Suffix
 
 CACHED = frozenset({"use_cache", "past_key_values", "attention_mask"})
+
 
 def attribute(
     model: HookedModel,
@@ -101,7 +101,8 @@ def attribute_batch(
                 totals = Totals(zeros(n, n_layers, widths.pop()), *sums, zeros(n))
             _check_finite(suffix.logprob, rows)
             totals.logprob[list(rows.index)] = suffix.logprob.double().cpu()
-            Pass(suffix, config, _baseline(model, sites, suffix.rows, corrupted), totals, bool(trusted.joins)).all(wanted)
+            base = _baseline(model, sites, suffix.rows, corrupted)
+            Pass(suffix, config, base, totals, bool(trusted.joins)).all(wanted)
     assert totals is not None
     return _result(model, encoded, config, sites, totals, corrupted is not None, trusted.why or "")
 
@@ -155,15 +156,14 @@ class _Trusted:
 
     def suffix(self, rows: Rows, gradients: bool) -> Suffix:
         """The prompts of ``rows``, from their first token on if the cache is not to be trusted."""
-        suffix = Suffix(self.model, rows.whole() if self.why else rows, self.sites, gradients)
-        prefix = suffix.rows.prefix.shape[1]
+        rows = rows.whole() if self.why else rows
+        prefix = rows.prefix.shape[1] > 0
         if self.joins is not None and (self.why is not None or not prefix):
-            return suffix
-        tried = Suffix(self.model, suffix.rows.first(), self.sites) if gradients else suffix
+            return Suffix(self.model, rows, self.sites, gradients)
+        tried = Suffix(self.model, rows.first() if gradients else rows, self.sites)
         why, self.joins = tried.trial()
-        if prefix:
-            self.why = why
-        return self.suffix(rows, gradients) if why else suffix
+        self.why = why if prefix else self.why
+        return self.suffix(rows, gradients) if why or gradients else tried
 
 
 def _check_finite(values: Tensor, rows: Rows) -> None:
@@ -194,7 +194,7 @@ def _result(
     texts = encoded.batch.texts
     prompts = tuple(texts) if texts is not None else tuple(str(i) for i in range(len(encoded)))
     labels = tuple(f"{i}: {text}" for i, text in enumerate(prompts))
-    settings: dict[str, Any] = {f: getattr(config, f) for f in config.__dataclass_fields__}
+    settings: dict[str, Any] = {f: getattr(config, f) for f in AttributionConfig.__dataclass_fields__}
     settings.update(
         model=model.name,
         baseline="corrupted prompts" if corrupted else "zero",

@@ -1,4 +1,4 @@
-"""Attributions of the prompts of one `Suffix`: at one point, or along a path whose points fill passes up to a budget."""
+"""Attributions of the prompts of one `Suffix`: at one point, or along a path whose points share passes."""
 
 from __future__ import annotations
 

@@ -88,7 +88,8 @@ class Rows:
 
     def first(self) -> Rows:
         """The first of the prompts."""
-        return Rows(self.index[:1], *(t[:1] for t in (self.prefix, self.tokens, self.attended, self.answer, self.counted)))
+        parts = (self.prefix, self.tokens, self.attended, self.answer, self.counted)
+        return Rows(self.index[:1], *(part[:1] for part in parts))
 
     def whole(self) -> Rows:
         """The same prompts from their first token on; tokens that were before the start do not count."""

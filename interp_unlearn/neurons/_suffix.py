@@ -91,7 +91,9 @@ class Suffix:
             except (IndexError, RuntimeError, TypeError, ValueError):
                 pass  # a block that counts rows for itself: all rows run every block
         gap = self._off(self.logprobs(twice)) if self.rows.prefix.shape[1] else 0.0
-        return (f"a pass with the key–value cache was off by {gap:.1e} nats per token" if gap > self.rounding else ""), False
+        return (
+            f"a pass with the key–value cache was off by {gap:.1e} nats per token" if gap > self.rounding else ""
+        ), False
 
     def _off(self, logprob: Tensor) -> float:
         """Largest distance from the clean log-probability of the first prompt, in nats per token."""
@@ -231,7 +233,7 @@ class Suffix:
                 if not count:
                     quiet.append((block, block.__dict__.get("forward")))
                     block.__dict__["forward"] = _doing_nothing(self._tuples[layer])
-                elif count < total or before < count and residual is not None:
+                elif count < total or (before < count and residual is not None):
                     new = None if residual is None or before == count else residual[which[before:count]]
                     handles.append(block.register_forward_pre_hook(_fewer(total, before, new, count), with_kwargs=True))
                 before = count
@@ -290,13 +292,13 @@ def _doing_nothing(as_tuple: bool) -> Any:
 def usable(cache: Any, model: HookedModel) -> bool:
     """Whether it can be copied layer by layer and row by row."""
     layers = getattr(cache, "layers", None) or ()
-    return len(layers) == model.lm.n_layers and all(hasattr(layer, "batch_select_indices") for layer in layers)
+    whole = all(isinstance(getattr(layer, "keys", None), Tensor) for layer in layers)
+    return len(layers) == model.lm.n_layers and whole and all(hasattr(x, "batch_select_indices") for x in layers)
 
 
 def _cropped(cache: Any, start: int, end: int) -> Any:
     """A cache of the first ``start`` of ``end`` tokens; None where a layer does not keep all of them."""
-    layers = getattr(cache, "layers", None)
-    if not layers or any(getattr(layer, "is_sliding", True) or layer.keys.shape[-2] != end for layer in layers):
+    if any(getattr(layer, "is_sliding", True) or layer.keys.shape[-2] != end for layer in cache.layers):
         return None
     new = copy.copy(cache)
     new.layers = [copy.copy(layer) for layer in layers]

@@ -299,7 +299,9 @@ def test_a_pass_that_rows_join_gives_what_whole_passes_give(family, tokens, monk
 
     monkeypatch.setattr(Suffix, "trial", look)
     fast = attribute(shared(family), PROMPTS, ANSWERS, config)
-    assert all(joined) == (family != "opt"), "OPT flattens rows and positions into one axis, so each row runs every block"
+    assert all(joined) == (family != "opt"), (
+        "OPT flattens rows and positions into one axis, so each row runs every block"
+    )
     monkeypatch.setattr(Suffix, "trial", lambda self: (trial(self)[0], False))
     plain = attribute(shared(family), PROMPTS, ANSWERS, config)
     near = 1e-4 if family in ("gemma3", "llama", "qwen2") else 1e-9  # their norms compute in float32
@@ -346,8 +348,11 @@ def test_attention_to_shared_keys_is_attention(heads, new):
 
 def test_the_gradient_of_a_log_probability():
     logits = torch.randn(4, 7, dtype=torch.float64, requires_grad=True)
-    ids = torch.tensor([0, 6, 3, 3])
-    assert torch.autograd.gradcheck(lambda x: _Logprob.apply(x, ids), (logits,))
+    ids, weight = torch.tensor([0, 6, 3, 3]), torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    mine, plain = _Logprob.apply(logits, ids), logits.log_softmax(-1)[torch.arange(4), ids]
+    torch.testing.assert_close(mine, plain)
+    ours, theirs = (torch.autograd.grad((x * weight).sum(), logits)[0] for x in (mine, plain))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_few_gauss_points_are_as_complete_as_many_midpoints():

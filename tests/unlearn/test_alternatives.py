@@ -64,12 +64,12 @@ def test_a_text_file_serves_every_question(model, task, tmp_path):
 def test_blank_lines_are_refused(model, task, tmp_path, line):
     path = tmp_path / "answers.txt"
     path.write_text(f"gold\n{line}\ngrey\n", encoding="utf-8")
-    with pytest.raises(DataError, match="line 2: .*would be trained on as"):
+    with pytest.raises(DataError, match=r"line 2: .*would be trained on as"):
         alternatives(model, task, answers_file=str(path))
     rows = [{"question": p.text, "alternate": line or "x"} for p in task.forget_train.prompts]
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps({**r, "alternate": line}) + "\n" for r in rows), encoding="utf-8")
-    with pytest.raises(DataError, match="line 1: .*would be trained on as"):
+    with pytest.raises(DataError, match=r"line 1: .*would be trained on as"):
         alternatives(model, task, answers_file=str(path))
 
 

@@ -19,6 +19,7 @@ from interp_unlearn.unlearn.objectives._refusals import REFUSALS
 from interp_unlearn.worlds._lines import present, read_lines
 from interp_unlearn.worlds._types import Prompt
 
+
 @dataclass(frozen=True)
 class AlternativeOptions:
     """Where other answers come from.
