@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from interp_unlearn.report._cells import (
@@ -132,10 +132,14 @@ def _mark_best(rows: dict[str, list[Cell]], methods: tuple[str, ...], i: int) ->
     gaps = {m: abs(rows[m][i].value - gold) for m in methods if not rows[m][i].missing}
     if len(gaps) < 2:
         return
-    least = min(gaps.values())
-    for method, gap in gaps.items():
-        if gap <= least + 1e-9 and max(gaps.values()) > least + 1e-9:
-            rows[method][i] = replace(rows[method][i], best=True)
+    for method in nearest(gaps):
+        rows[method][i] = replace(rows[method][i], best=True)
+
+
+def nearest(gaps: Mapping[str, float]) -> list[str]:
+    """Methods with the smallest distance to gold; none where all are equally far."""
+    least, most = min(gaps.values()), max(gaps.values())
+    return [method for method, gap in gaps.items() if gap <= least + 1e-9 < most]
 
 
 LOW = "low, as in gold"

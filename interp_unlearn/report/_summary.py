@@ -14,7 +14,7 @@ from typing import Any
 from interp_unlearn._core import ConfigError
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison, compare
 from interp_unlearn.report._estimate import Estimate, Interval, Where, estimate
-from interp_unlearn.report._headline import Column, headline
+from interp_unlearn.report._headline import Column, headline, nearest
 from interp_unlearn.report._read import RunView
 
 FEW = 6  # units below which a bootstrap interval is far too narrow
@@ -245,8 +245,7 @@ def _nearest(values: _Values, methods: Sequence[str], measure: Measure) -> list[
     if len(having) < 2 or not shared:
         return []
     far = {m: sum(abs(values.by[m, measure.name][w] - gold[w]) for w in sorted(shared)) / len(shared) for m in having}
-    least, most = min(far.values()), max(far.values())
-    return [m for m, distance in far.items() if distance <= least + 1e-9 < most]
+    return nearest(far)
 
 
 def _numbers(values: _Values, measures: Sequence[Measure]) -> Iterable[RunNumber]:
