@@ -19,8 +19,8 @@ from interp_unlearn.metrics._facts import METRICS as METRICS
 from interp_unlearn.metrics._facts import MetricFacts as MetricFacts
 from interp_unlearn.metrics._facts import metric_facts as metric_facts
 from interp_unlearn.metrics._facts import register_metric as register_metric
-from interp_unlearn.metrics._facts_behaviour import FACTS as BEHAVIOUR_FACTS
-from interp_unlearn.metrics._facts_privacy import FACTS as PRIVACY_FACTS
+from interp_unlearn.metrics._facts_behaviour import BEHAVIOUR_FACTS as BEHAVIOUR_FACTS
+from interp_unlearn.metrics._facts_privacy import PRIVACY_FACTS as PRIVACY_FACTS
 from interp_unlearn.metrics._fluency import Classifier as Classifier
 from interp_unlearn.metrics._fluency import class_probability as class_probability
 from interp_unlearn.metrics._fluency import ngram_entropy as ngram_entropy

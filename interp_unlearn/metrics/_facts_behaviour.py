@@ -9,7 +9,7 @@ from interp_unlearn.metrics._facts import MetricFacts, register_metric
 TEACHER_FORCED = "it gives the model the right beginning, so one early slip costs one token only"
 ANSWER_FORM = "a true answer in other words counts as wrong"
 
-FACTS = (
+BEHAVIOUR_FACTS = (
     MetricFacts(
         "probability",
         "answer probability",
@@ -176,7 +176,7 @@ FACTS = (
     MetricFacts(
         "forget_quality",
         "forget quality",
-        "p-value of the two-sample Kolmogorov–Smirnov test of truth ratios, edited against gold; D and log10 p beside it",
+        "p-value of the two-sample Kolmogorov–Smirnov test of truth ratios, edited against gold; read D beside it",
         on_forget="up",
         on_retain="-",
         reference="gold",
@@ -191,7 +191,7 @@ FACTS = (
     MetricFacts(
         "model_utility",
         "model utility",
-        "harmonic mean of probability, ROUGE-L recall and max(0, 1 - TR) on retained, real-author and world-fact questions",
+        "harmonic mean of probability, ROUGE-L recall and max(0, 1 - TR) on retained, real-author and world-fact sets",
         on_forget="-",
         failure_modes=(
             "one number of nine that is 0 makes it 0",
@@ -274,5 +274,5 @@ FACTS = (
     ),
 )
 
-for _facts in FACTS:
+for _facts in BEHAVIOUR_FACTS:
     register_metric(_facts)

@@ -30,7 +30,7 @@ def _score(
     )
 
 
-FACTS = (
+PRIVACY_FACTS = (
     _score(
         "mia_loss",
         "loss",
@@ -117,5 +117,5 @@ FACTS = (
     ),
 )
 
-for _facts in FACTS:
+for _facts in PRIVACY_FACTS:
     register_metric(_facts)

@@ -54,9 +54,10 @@ def membership_scores(
         return scores.loss() / np.array([len(zlib.compress(text.encode())) for text in texts])
     values = scores.per_answer("logprob")
     if attack == "min_k_pp":
-        mean, variance = scores.per_answer("entropy"), scores.per_answer("variance")
+        entropy, variance = scores.per_answer("entropy"), scores.per_answer("variance")
         values = [
-            (l + h) / np.sqrt(np.maximum(v, LEAST_VARIANCE)) for l, h, v in zip(values, mean, variance, strict=True)
+            (logp + h) / np.sqrt(np.maximum(v, LEAST_VARIANCE))
+            for logp, h, v in zip(values, entropy, variance, strict=True)
         ]
     return np.array([-np.sort(v)[: max(1, int(k * len(v)))].mean() for v in values])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,12 +72,9 @@ def membership(phases: Phases, progress: Progress, config: MembershipConfig | No
     config = config or MembershipConfig()
     rows = _rows(phases, config)
     if isinstance(rows, str):
-        names = [
-            *(f"mia.auc/{a}" for a in (*ATTACKS, "reference")),
-            f"mia.privleak/{PRIVLEAK}",
-            f"mia.s_mia/{PRIVLEAK}",
-        ]
-        return Found(tuple(missing(*name.split("/"), rows, seed=phases.seed) for name in names))
+        named = [("mia.auc", attack) for attack in (*ATTACKS, "reference")]
+        named += [("mia.privleak", PRIVLEAK), ("mia.s_mia", PRIVLEAK)]
+        return Found(tuple(missing(kind, where, rows, seed=phases.seed) for kind, where in named))
     members, others = rows
     key = f"mia.{config.key}"
     found = _measured(phases, progress, key, ATTACKS, lambda m: _scores(m, phases.task, members, others, config))
@@ -220,7 +218,7 @@ class _Compared:
                 "others": {p: {a: self.scores[p][a][1].tolist() for a in attacks} for p in phases},
             },
             seed=self.seed,
-            note="1 = the target is remembered, 0.5 = chance, below = over-forgotten; scores: higher = less likely seen",
+            note="1 = the target is remembered, 0.5 = chance, below it over-forgotten; a high score = never seen",
         )
 
 
@@ -230,7 +228,7 @@ def _against_gold(compared: _Compared) -> tuple[Evidence, Evidence]:
     before = compared.auc("before", PRIVLEAK)
     gold = compared.auc("gold", PRIVLEAK) if "gold" in compared.scores else None
     reference = 0.5 if gold is None else gold
-    shared = {"n": len(compared.members), "seed": compared.seed}
+    shared: dict[str, Any] = {"n": len(compared.members), "seed": compared.seed}
     leak = evidence(
         "mia.privleak",
         PRIVLEAK,

@@ -65,8 +65,8 @@ class TofuConfig:
     def __post_init__(self) -> None:
         if "{question}" not in self.template or self.template != self.template.rstrip():
             raise ConfigError(
-                f"the template {self.template!r} must contain {{question}} and end without a space: the answer is joined "
-                "with one"
+                f"the template {self.template!r} must contain {{question}} and end without a space: the answer is "
+                "joined with one"
             )
         if self.max_new_tokens < 0 or self.batch_size < 1:
             raise ConfigError("max_new_tokens must be 0 or more, and batch_size at least 1")

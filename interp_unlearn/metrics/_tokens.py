@@ -181,7 +181,7 @@ def _scored(model: HookedModel, encoded: AnswerBatch, end_token: bool) -> list[d
     ids = encoded.batch.tokens[rows, columns]
     logits = answer_logits(model, encoded)
     names = ("logprob", "right", "entropy", "variance", "confidence")
-    pieces = [_moments(l, i) for l, i in zip(logits.split(MOMENT_ROWS), ids.split(MOMENT_ROWS), strict=True)]
+    pieces = [_moments(part, of) for part, of in zip(logits.split(MOMENT_ROWS), ids.split(MOMENT_ROWS), strict=True)]
     values = {name: torch.cat([p[k] for p in pieces]).cpu() for k, name in enumerate(names)}
     sizes = encoded.answer.sum(1).tolist()
     found = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -22,7 +22,7 @@ UTILITY_METRICS = ("probability", "rouge_l_recall", "truth_ratio")
 
 
 def log_truth_ratio(right: Float[np.ndarray, " n"], wrong: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
-    """log TR = L(right) - mean_j L(wrong_j): above 0, wrong answers are likelier than the right one.
+    """The logarithm of TR: L(right) - mean_j L(wrong_j): above 0, wrong answers are likelier than the right one.
 
     Args:
         right: L of the right answer (the paraphrased one, where there is one).
@@ -86,13 +86,13 @@ def forget_quality(edited: Float[np.ndarray, " n"], gold: Float[np.ndarray, " m"
             f"forget quality compares two distributions, but there are {len(edited)} and {len(gold)} truth ratios; "
             "give at least 2 questions with wrong answers to each model"
         )
-    found = ks_2samp(edited, gold)
+    found: Any = ks_2samp(edited, gold)
     p = float(found.pvalue)
     return ForgetQuality(float(found.statistic), p, float(np.log10(max(p, 1e-320))), (len(edited), len(gold)))
 
 
 def harmonic_mean(values: Float[np.ndarray, " n"]) -> float:
-    """n / Σ 1/v; 0 if any value is 0.
+    """The count of numbers over the sum of 1/v; 0 if any is 0.
 
     Raises:
         DataError: If a value is negative.

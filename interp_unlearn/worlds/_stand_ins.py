@@ -1,4 +1,4 @@
-"""Questions that no model can know the answer of: unknown entities in the target's place, with answers assigned to them.
+"""Questions that no model can know the answer of: unknown entities in the target's place, with assigned answers.
 
 They are the floor of everything that is measured on answers: equal templates, relations and (as far as possible) equal
 numbers of answer tokens, and nothing to remember.
