@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,13 +21,12 @@ from interp_unlearn.metrics._resample import percentile_interval, resample_weigh
 from interp_unlearn.metrics._tokens import LEAST_VARIANCE, TokenScores
 from interp_unlearn.metrics._truth import TINY
 
-Attack = Literal["loss", "zlib", "min_k", "min_k_pp"]
-ATTACKS: tuple[Attack, ...] = ("loss", "zlib", "min_k", "min_k_pp")
+ATTACKS = ("loss", "zlib", "min_k", "min_k_pp")
 K = 0.4  # of the published TOFU and MUSE configurations; the class default there is 0.2
 
 
 def membership_scores(
-    scores: TokenScores, attack: Attack, *, texts: Sequence[str] = (), k: float = K
+    scores: TokenScores, attack: str, *, texts: Sequence[str] = (), k: float = K
 ) -> Float[np.ndarray, " n"]:
     """Score of each example, higher = less likely a member.
 
@@ -185,6 +183,6 @@ def _wins(members: np.ndarray, others: np.ndarray) -> Float[np.ndarray, "n m"]:
     """1 where a non-member's score is higher, ½ where equal, NaN where either is NaN."""
     if not len(members) or not len(others):
         raise DataError(f"an AUC needs members and non-members; there are {len(members)} and {len(others)}")
-    gap = others[None, :] - members[:, None]
-    equal = others[None, :] == members[:, None]  # also where both are infinite
-    return np.where(equal, 0.5, np.where(np.isnan(gap), np.nan, (gap > 0).astype(np.float64)))
+    theirs, ours = others[None, :], members[:, None]
+    wins = (theirs > ours) + 0.5 * (theirs == ours)
+    return np.where(np.isnan(theirs) | np.isnan(ours), np.nan, wins)

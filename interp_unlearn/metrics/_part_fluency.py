@@ -31,7 +31,7 @@ class FluencyConfig:
         max_new_tokens: Tokens per generation.
     """
 
-    prompts: int = 8
+    prompts: int = 6
     max_new_tokens: int = 24
 
     def __post_init__(self) -> None:

@@ -48,7 +48,7 @@ class MembershipConfig:
     """
 
     members: int = 64
-    others: int = 96
+    others: int = 64
     k: float = K
 
     def __post_init__(self) -> None:

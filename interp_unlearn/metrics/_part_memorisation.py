@@ -37,10 +37,10 @@ class MemorisationConfig:
         max_options: Wrong answers per question.
     """
 
-    forget: int = 64
-    neighbours: int = 24
-    never_known: int = 32
-    max_options: int = 5
+    forget: int = 48
+    neighbours: int = 12
+    never_known: int = 16
+    max_options: int = 4
 
     def __post_init__(self) -> None:
         for name in ("forget", "never_known", "max_options"):

@@ -71,7 +71,8 @@ def test_every_reported_metric_has_its_facts(model, task):
     for name, fact in facts.items():
         assert fact.name == name
         assert fact.reference
-        assert fact.on_forget in ("down", "up", "-")
+        assert fact.on_forget in ("down", "up", "near", "-")
+        assert fact.missing_when
     assert "first token" in facts["probability"].not_to_be_confused
 
 
