@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 from interp_unlearn._core import ConfigError, DataError, numpy_rng
 from interp_unlearn.attacks._config import RelearnConfig
 from interp_unlearn.hooked import HookedModel
-from interp_unlearn.worlds import FactKey, Prompt, Task, ask_about, assigned_answers, fact_of
+from interp_unlearn.worlds import Entity, Prompt, Task
+
+FactKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class RelearnSets:
 
     relearned: tuple[Prompt, ...]
     tests: Mapping[str, tuple[Prompt, ...]]
+
+
+def fact_of(prompt: Prompt) -> FactKey:
+    """The fact that a prompt asks: entity and relation."""
+    return prompt.entity, prompt.relation
 
 
 def target_sets(task: Task, config: RelearnConfig) -> RelearnSets:
@@ -118,17 +124,53 @@ def never_known_sets(model: HookedModel, task: Task, config: RelearnConfig, draw
         )
     order = numpy_rng(config.seed, "never-known entities", draw).permutation(len(unknown))
     stand_in = {entity: unknown[int(i)] for entity, i in zip(entities, order, strict=False)}
-    asked = _all(sets.tests.values())
-    answers = assigned_answers(task, asked, partial(_n_tokens, model), seed=config.seed, draw=draw)
+    answers = _assigned_answers(model, task, sets, config.seed, draw)
 
     def replaced(prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
-        return tuple(ask_about(p, stand_in[p.entity], answers[fact_of(p)]) for p in prompts)
+        return tuple(_about(p, stand_in[p.entity], answers[fact_of(p)]) for p in prompts)
 
     return RelearnSets(replaced(sets.relearned), {name: replaced(prompts) for name, prompts in sets.tests.items()})
 
 
 def _all(groups: Iterable[tuple[Prompt, ...]]) -> list[Prompt]:
     return [p for group in groups for p in group]
+
+
+def _about(prompt: Prompt, entity: Entity, answer: str) -> Prompt:
+    """The same question about another entity."""
+    start, end = prompt.name_span
+    text = prompt.text[:start] + entity.name + prompt.text[end:]
+    span = (start, start + len(entity.name))
+    return replace(prompt, text=text, name_span=span, entity=entity.id, answer=answer, also=(), options=())
+
+
+def _assigned_answers(model: HookedModel, task: Task, sets: RelearnSets, seed: int, draw: int) -> dict[FactKey, str]:
+    """An answer for the stand-in of each fact."""
+    asked = _all(sets.tests.values())
+    right: dict[str, set[str]] = {}
+    for p in asked:
+        right.setdefault(p.relation, set()).update(a.casefold() for a in (p.answer, *p.also))
+    given: dict[FactKey, str] = {}
+    for p in asked:
+        if fact_of(p) in given:
+            continue
+        others = {o for q in asked if q.relation == p.relation for o in q.options}
+        known = (*task.retain_train.prompts, *task.neighbours.prompts)
+        others |= {q.answer for q in known if q.relation == p.relation}
+        pool = sorted(o for o in others if o.casefold() not in right[p.relation])
+        if not pool:
+            raise DataError(
+                f"no answer can be assigned to a never-known entity for relation {p.relation!r}: the task has no other "
+                "answers of this relation; add options to its prompts, or set relearn.controls to 0"
+            )
+        wanted = _n_tokens(model, p.answer)
+        nearest_length = min(abs(_n_tokens(model, o) - wanted) for o in pool)
+        alike = [o for o in pool if abs(_n_tokens(model, o) - wanted) == nearest_length]
+        taken = set(given.values())
+        fresh = [o for o in alike if o not in taken] or alike
+        rng = numpy_rng(seed, "never-known answers", draw, *fact_of(p))
+        given[fact_of(p)] = fresh[int(rng.integers(len(fresh)))]
+    return given
 
 
 def _n_tokens(model: HookedModel, answer: str) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp_unlearn._core import ConfigError, DataError, FileFormatError, nearest, optional_import
+from interp_unlearn._core import ConfigError, DataError, FileFormatError, nearest
 
 HUB_REPOSITORY = "locuslab/TOFU"
 TOFU_SIZES: Mapping[str, int] = {
@@ -128,9 +128,8 @@ def load_tofu(split: str, folder: str | Path | None = None, *, hub: bool = False
 
     Raises:
         ConfigError: If there is no such split.
-        DataError: If the file is nowhere, or has another number of rows than the published split.
+        DataError: If the file is nowhere, the hub does not give it, or it has another number of rows than published.
         FileFormatError: If the file is not JSON, or a row lacks a field.
-        MissingPackageError: If the hub is asked for without huggingface_hub.
     """
     if split not in TOFU_SIZES:
         raise ConfigError(f"TOFU has no split {split!r}{nearest(split, TOFU_SIZES)}; use {', '.join(TOFU_SIZES)}")
@@ -166,13 +165,24 @@ def _find(name: str, folder: str | Path | None, hub: bool) -> Path:
     if where is not None and (where / name).is_file():
         return where / name
     if folder is None and hub:
-        client = optional_import("huggingface_hub", "lm", "loading TOFU from the hub")
-        return Path(client.hf_hub_download(HUB_REPOSITORY, name, repo_type="dataset"))
+        return _download(name)
     said = f"the folder {where} has no {name}" if where is not None else f"no folder is named that holds {name}"
     raise DataError(
         f"TOFU was not found: {said}; pass folder=…, set INTERP_UNLEARN_DATA to the folder that holds tofu/, or leave "
         "the folder out and ask for hub=True"
     )
+
+
+def _download(name: str) -> Path:
+    """A file of the hub's repository: the cached one where there is one."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(HUB_REPOSITORY, name, repo_type="dataset"))
+    except OSError as error:  # every error of the hub's client is one
+        raise DataError(
+            f"{name} of {HUB_REPOSITORY} is neither cached nor to be had from the hub ({error}); give a local folder"
+        ) from error
 
 
 def _read(path: Path) -> list[Any]:

@@ -27,6 +27,16 @@ BEHAVIOUR_FACTS = (
         ),
     ),
     MetricFacts(
+        "paraphrased_probability",
+        "probability of the paraphrased answer",
+        "P of the right answer in other words, after the same question",
+        failure_modes=(
+            "one paraphrase is one other wording: an answer may be trained away in both",
+            "lower than P from the start, so only the change counts",
+        ),
+        missing_when="there is no paraphrased answer",
+    ),
+    MetricFacts(
         "exact",
         "exact match",
         "1 if greedy decoding begins with a right answer, i.e. every teacher-forced argmax is right",

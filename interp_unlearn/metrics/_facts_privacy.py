@@ -8,6 +8,11 @@ from interp_unlearn.metrics._facts import MetricFacts, register_metric
 
 SIGNED = "higher = less likely a member"
 HOLDOUT = "examples that were never seen, of the same distribution"
+UNITS = {
+    "mia_zlib": "nats per token and byte",
+    "mia_min_k_pp": "standard deviations",
+    "mia_gradnorm": "nats per token and unit of weight",
+}
 SHORT = "with answers of a few tokens the lowest share of them is one token"
 
 
@@ -19,7 +24,7 @@ def _score(
         name,
         title,
         f"{formula}; {SIGNED}",
-        unit="nats per token" if name != "gradnorm" else "nats per unit of weight",
+        unit=UNITS.get(name, "nats per token"),
         low=low,
         high=math.inf,
         on_forget="near",

@@ -35,15 +35,8 @@ class NeverKnown:
         An assigned answer is wrong for the fact that it stands for, of the same relation, and as long in tokens as the
         right one where possible.
         """
-        tokenizer = model.tokenizer
-        if tokenizer is None:
-            raise DataError("assigning answers needs a tokenizer; pass one to open_model(…, tokenizer=…)")
-
-        def n_tokens(answer: str) -> int:
-            return len(tokenizer(f" {answer}", add_special_tokens=False)["input_ids"])
-
         answers = {
-            r: assigned_answers(task, self.asked, n_tokens, seed=self.seed, draw=r, keep_from="fact")
+            r: assigned_answers(model, task, self.asked, self.seed, r, keep_from="fact")
             for r in sorted(set(self.rounds))
         }
         made = []

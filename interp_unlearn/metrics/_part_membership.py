@@ -48,7 +48,7 @@ class MembershipConfig:
     """
 
     members: int = 64
-    others: int = 64
+    others: int = 96
     k: float = K
 
     def __post_init__(self) -> None:
@@ -176,7 +176,7 @@ class _Compared:
 
     def evidence(self, kind: str, attack: str) -> Evidence:
         scores = self.scores["after"][attack]
-        n_entities = len({p.entity for p in self.members})
+        n_entities, n_others = len({p.entity for p in self.members}), len(set(self.clusters()[1]))
         floor = auc_floor(scores[1], self.clusters()[1], n_entities, seed=self.seed) if _finite(scores) else None
         # As a reference model gold scores 0 everywhere, so that its own AUC is no control.
         gold = self.auc("gold", attack) if "gold" in self.scores and attack != "reference" else None
@@ -197,7 +197,8 @@ class _Compared:
                 "outside_floor": None if low is None or high is None else not low <= value <= high,
                 "n_members": len(self.members),
                 "n_others": len(self.others),
-                "entities": [n_entities, len(set(self.clusters()[1]))],
+                "n_entities": [n_entities, n_others],
+                "questions_per_entity": [len(self.members) / n_entities, len(self.others) / n_others],
                 **self.settings,
             },
             seed=self.seed,

@@ -6,11 +6,12 @@ numbers of answer tokens, and nothing to remember.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from interp_unlearn._core import DataError, numpy_rng
+from interp_unlearn.hooked import HookedModel
 from interp_unlearn.worlds._types import Entity, Prompt, Task
 
 FactKey = tuple[str, str]
@@ -41,33 +42,35 @@ def answers_by_relation(task: Task, asked: Iterable[Prompt]) -> dict[str, tuple[
 
 
 def assigned_answers(
+    model: HookedModel,
     task: Task,
     asked: Sequence[Prompt],
-    n_tokens: Callable[[str], int],
-    *,
     seed: int,
     draw: int = 0,
+    *,
     keep_from: Literal["target", "fact"] = "target",
-) -> Mapping[FactKey, str]:
+) -> dict[FactKey, str]:
     """An answer for the stand-in of each fact of ``asked``, the same in every template.
 
     It is an answer of the same relation with, as far as possible, as many tokens as the right one, and different for
-    different facts as long as the answers last.
+    different facts as long as the answers last. It is never right for the fact that it stands for.
 
     Args:
+        model: Its tokenizer counts the answers' tokens.
         task: Where other answers come from, besides the prompts' options.
         asked: Questions of the target.
-        n_tokens: Tokens of an answer.
         seed: Of the choice.
         draw: Which of several choices.
-        keep_from: What an assigned answer may not be right for: any entity of the target (where such answers are left),
-            or the fact that it stands for. With ``"fact"`` assigned and right answers are words of the same frequency.
+        keep_from: With ``"target"`` an assigned answer is right for no fact of the target under its relation, unless
+            too few others are left: stand-ins must have as many different answers as the facts that they stand for, or
+            their commonest answer would be a habit. With ``"fact"`` only the fact itself counts, so that assigned and
+            right answers are words of the same frequency.
 
     Raises:
-        DataError: If a relation has no other answer.
+        DataError: If a relation has no other answer, or the model has no tokenizer.
     """
     every = answers_by_relation(task, asked)
-    lengths = {answer: n_tokens(answer) for answer in sorted({a for answers in every.values() for a in answers})}
+    lengths = _lengths(model, sorted({a for answers in every.values() for a in answers}))
     right: dict[str, set[str]] = {}
     own: dict[FactKey, set[str]] = {}
     for p in asked:
@@ -76,21 +79,31 @@ def assigned_answers(
         own.setdefault(fact_of(p), set()).update(answers)
     given: dict[FactKey, str] = {}
     for p in asked:
-        if fact_of(p) in given:
+        fact = fact_of(p)
+        if fact in given:
             continue
-        wrong = [a for a in every[p.relation] if a.casefold() not in own[fact_of(p)]]
-        foreign = [a for a in wrong if a.casefold() not in right[p.relation]]
-        pool = (foreign or wrong) if keep_from == "target" else wrong
+        pool = [a for a in every[p.relation] if a.casefold() not in right[p.relation]]
+        needed = min(len(right[p.relation]), sum(relation == p.relation for _, relation in own))
+        if keep_from == "fact" or len(pool) < needed:
+            pool = [a for a in every[p.relation] if a.casefold() not in own[fact]]
         if not pool:
             raise DataError(
                 f"no answer can be assigned to a never-known entity for relation {p.relation!r}: the task has no other "
                 "answers of this relation; add options to its prompts, or leave out the never-known control"
             )
-        wanted = n_tokens(p.answer)
+        wanted = lengths[p.answer]
         nearest_length = min(abs(lengths[a] - wanted) for a in pool)
         alike = [a for a in pool if abs(lengths[a] - wanted) == nearest_length]
         taken = set(given.values())
         fresh = [a for a in alike if a not in taken] or alike
-        rng = numpy_rng(seed, "never-known answers", draw, *fact_of(p))
-        given[fact_of(p)] = fresh[int(rng.integers(len(fresh)))]
+        rng = numpy_rng(seed, "never-known answers", draw, *fact)
+        given[fact] = fresh[int(rng.integers(len(fresh)))]
     return given
+
+
+def _lengths(model: HookedModel, answers: Sequence[str]) -> dict[str, int]:
+    """Tokens of each answer behind a space."""
+    if model.tokenizer is None:
+        raise DataError("assigning answers needs a tokenizer; pass one to open_model(…, tokenizer=…)")
+    ids = model.tokenizer([f" {a}" for a in answers], add_special_tokens=False)["input_ids"]
+    return {answer: len(row) for answer, row in zip(answers, ids, strict=True)}

@@ -50,9 +50,9 @@ def test_the_data_folder_is_the_default(folder, monkeypatch, tmp_path):
 def test_what_is_wrong_is_said(folder, tmp_path):
     with pytest.raises(ConfigError, match="nearest: forget10, forget01"):
         load_tofu("forget1", folder)
-    with pytest.raises(DataError, match="has no forget05.json"):
+    with pytest.raises(DataError, match=r"has no forget05\.json"):
         load_tofu("forget05", folder)
-    with pytest.raises(DataError, match="has no forget05.json"):
+    with pytest.raises(DataError, match=r"has no forget05\.json"):
         load_tofu("forget05", folder, hub=True)
     with pytest.raises(DataError, match="no folder is named"):
         load_tofu("forget05")
@@ -82,6 +82,9 @@ def test_the_hub_is_asked_only_on_demand(folder, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert len(load_tofu("forget01", hub=True)) == 40
     assert asked == [("locuslab/TOFU", "forget01.json", "dataset")]
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="neither cached nor to be had"):
+        load_tofu("holdout05", hub=True)
 
 
 def test_published_splits(need_data):
@@ -116,6 +119,6 @@ def test_logs_are_read_by_row_number_too(tmp_path):
     path.write_text(json.dumps({"forget": part}))
     with pytest.raises(FileFormatError, match="no TOFU evaluation log"):
         read_tofu_log(path)
-    path.write_text(json.dumps(dict.fromkeys(log, {**part, "rougeL_recall": [1.0]})))
+    path.write_text(json.dumps({name: {**part, "rougeL_recall": [1.0]} for name in log}))
     with pytest.raises(FileFormatError, match="different lengths"):
         read_tofu_log(path)

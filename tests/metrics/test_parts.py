@@ -124,6 +124,19 @@ def test_membership_against_gold(phases):
     assert len(tables["mia"].config["members"]["after"]["loss"]) == found["mia.auc/loss"].n
 
 
+def test_several_entities_are_resampled_as_wholes(knowing, wide_task):
+    wider = replace(
+        wide_task,
+        forget_train=QASet("base", (*wide_task.forget_train.prompts, *wide_task.retain_train.prompts)),
+        forget_heldout=QASet("paraphrased", (*wide_task.forget_heldout.prompts, *wide_task.neighbours.prompts)),
+    )
+    phases = LivePhases(knowing, wider)
+    e = look("mia", phases)[0]["mia.auc/loss"]
+    assert e.config["n_entities"] == [6, 4]
+    assert e.interval is not None
+    assert look("memorisation", phases)[0]["memorisation.probability/forget"].config["unit"] == "entity"
+
+
 def test_gradient_norms_tell_members(phases):
     found, tables = look("mia_gradnorm", phases)
     e = found["mia_gradnorm.auc/gradnorm"]
