@@ -15,7 +15,6 @@ from interp_unlearn.worlds import Prompt
 
 NEIGHBOURS = "neighbours in the edited model"
 NEVER_KNOWN = "never-known entities with assigned answers, in the edited model"
-GOLD = "the same in gold"
 BEFORE = "the same in the original model"
 
 _OUTPUT = "It reads one way of asking and one way of answering; knowledge that is only hidden leaves it low as well."

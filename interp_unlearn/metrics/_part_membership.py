@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp_unlearn._core import Axis, ConfigError, Evidence, Labelled
 from interp_unlearn.hooked import HookedModel
-from interp_unlearn.metrics._evidence import GOLD, evidence, missing
+from interp_unlearn.metrics._evidence import evidence, missing
 from interp_unlearn.metrics._membership import (
     ATTACKS,
     K,
@@ -178,18 +178,17 @@ class _Compared:
         scores = self.scores["after"][attack]
         n_entities, n_others = len({p.entity for p in self.members}), len(set(self.clusters()[1]))
         floor = auc_floor(scores[1], self.clusters()[1], n_entities, seed=self.seed) if _finite(scores) else None
-        # As a reference model gold scores 0 everywhere, so that its own AUC is no control.
+        # As a reference model gold scores 0 everywhere, so that its own AUC would say nothing.
         gold = self.auc("gold", attack) if "gold" in self.scores and attack != "reference" else None
         value = self.auc("after", attack)
         low, high = (None, None) if floor is None else (float(q) for q in np.quantile(floor, [0.05, 0.95]))
-        named = {"control_name": GOLD} if gold is not None else {}
         return evidence(
             kind,
             attack,
             value,
             n=len(self.members),
             interval=self.interval(attack),
-            control=gold if gold is not None or floor is None else float(np.median(floor)),
+            control=None if floor is None else float(np.median(floor)),
             config={
                 "before": self.auc("before", attack),
                 "gold": gold,
@@ -202,7 +201,6 @@ class _Compared:
                 **self.settings,
             },
             seed=self.seed,
-            **named,
         )
 
     def table(self, attacks: tuple[str, ...]) -> Labelled:

@@ -13,7 +13,7 @@ from torch import Tensor
 from interp_unlearn._core import Axis, ConfigError, Evidence, Labelled
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.metrics._behaviour import wrong_options
-from interp_unlearn.metrics._evidence import GOLD, NEIGHBOURS, NEVER_KNOWN, evidence, mean_and_interval, missing
+from interp_unlearn.metrics._evidence import NEIGHBOURS, NEVER_KNOWN, evidence, mean_and_interval, missing
 from interp_unlearn.metrics._memorisation import MEMORISATION_METRICS, memorisation_scores
 from interp_unlearn.metrics._never_known import never_known, thin, why_no_never_known
 from interp_unlearn.metrics._truth import forget_quality, relative_difference, truth_ratio
@@ -23,6 +23,7 @@ from interp_unlearn.worlds import Prompt, Task
 
 LOW = ("probability", "exact_memorisation", "extraction_strength")
 NEAR = ("truth_ratio", "entropy", "confidence")
+LEAST = 0.01  # a relative difference to less than this says nothing
 LEVEL_METRICS = (*MEMORISATION_METRICS, "truth_ratio")
 
 
@@ -161,18 +162,14 @@ def _evidence(
     value, interval, unit = mean_and_interval(column, asked, seed=seed, purpose=kind)
     levels = {f"{s} {phase}": measured.mean(phase, s, metric) for phase in measured.values for s in measured.sets}
     gold = levels.get(f"{main} gold")
-    if metric in LOW:
-        control, control_name = levels.get("neighbours after"), NEIGHBOURS
-    elif gold is not None:
-        control, control_name = gold, GOLD
-    else:
-        control, control_name = levels.get("never_known after"), NEVER_KNOWN
+    who, control_name = ("neighbours", NEIGHBOURS) if metric in LOW else ("never_known", NEVER_KNOWN)
+    control = levels.get(f"{who} after")
     facts = {
         "set": main,
         "levels": levels,
         "before": levels[f"{main} before"],
         "gold": gold,
-        "relative_difference": None if gold is None else relative_difference(value, gold),
+        "relative_difference": None if gold is None or gold < LEAST else relative_difference(value, gold),
         **unit,
     }
     if metric == "truth_ratio":

@@ -78,7 +78,7 @@ def test_memorisation_falls_to_gold(phases):
     assert found["memorisation.extraction_strength/forget"].config["before"] == 1
     ratio = found["memorisation.truth_ratio/forget"]
     assert ratio.config["log_truth_ratio"]["before"] < ratio.config["log_truth_ratio"]["after"]
-    assert ratio.control_name == "the same in gold"
+    assert ratio.control == pytest.approx(ratio.config["levels"]["never_known after"])
     quality = found["memorisation.forget_quality/forget"]
     assert (quality.value, quality.config["p_value"]) == (0, 1)
     assert quality.control == 1, "before, every truth ratio lies below gold's"
@@ -109,7 +109,7 @@ def test_membership_against_gold(phases):
     found, tables = look("mia", phases)
     for attack in ("loss", "zlib", "min_k", "min_k_pp"):
         e = found[f"mia.auc/{attack}"]
-        assert e.value == pytest.approx(e.control) == pytest.approx(e.config["gold"])
+        assert e.value == pytest.approx(e.config["gold"])
         assert e.config["before"] > e.value
         assert e.interval[0] <= e.value <= e.interval[1]
         low, high = e.config["floor"]
@@ -141,7 +141,7 @@ def test_gradient_norms_tell_members(phases):
     found, tables = look("mia_gradnorm", phases)
     e = found["mia_gradnorm.auc/gradnorm"]
     assert e.config["before"] > 0.9
-    assert e.value == pytest.approx(e.control)
+    assert e.value == pytest.approx(e.config["gold"])
     assert tables["mia_gradnorm"].axes[1].labels == ("gradnorm",)
 
 
