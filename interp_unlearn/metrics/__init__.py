@@ -1,7 +1,7 @@
 """Behaviour and privacy: is the right answer likely, complete, preferred; was the target in the training data?
 
-Every metric's formula, range, direction, needed reference and failure modes: `metric_facts`. Three parts of a run's
-evidence are filed here: ``memorisation``, ``mia`` (with ``mia_gradnorm``) and ``fluency``.
+Every metric's formula, range, direction, needed reference and failure modes: `metric_facts`. Parts of a run's
+evidence filed here: ``memorisation``, ``mia``, ``mia_gradnorm`` and ``fluency``.
 
 Example:
     >>> scores = behaviour_by_prompt(model, task)          # one number per prompt and metric, to keep
