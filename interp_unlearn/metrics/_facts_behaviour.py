@@ -150,7 +150,7 @@ BEHAVIOUR_FACTS = (
         "extraction strength",
         "1 - k/T, k = the shortest prefix of the answer after which every remaining argmax is right",
         failure_modes=(
-            "published code gives 1/T, not 0, when the last argmax is wrong: conventions 'clean' and 'published'",
+            "published code gives 1/T, not 0, when the last argmax is wrong, so an answer of one token always scores 1",
             "one wrong last token (punctuation) takes everything",
             "with answers of one or two tokens it has two or three values",
         ),
