@@ -179,7 +179,7 @@ def _result(
     encoded: AnswerBatch,
     config: AttributionConfig,
     sites: Sequence[str],
-    totals: _Totals,
+    totals: Totals,
     corrupted: bool,
     why: str,
 ) -> Attribution:

@@ -296,12 +296,18 @@ def usable(cache: Any, model: HookedModel) -> bool:
     return len(layers) == model.lm.n_layers and whole and all(hasattr(x, "batch_select_indices") for x in layers)
 
 
+def _copied(cache: Any) -> Any:
+    """A cache that may be changed, with the same tensors."""
+    new = copy.copy(cache)
+    new.layers = [copy.copy(layer) for layer in cache.layers]
+    return new
+
+
 def _cropped(cache: Any, start: int, end: int) -> Any:
     """A cache of the first ``start`` of ``end`` tokens; None where a layer does not keep all of them."""
     if any(getattr(layer, "is_sliding", True) or layer.keys.shape[-2] != end for layer in cache.layers):
         return None
-    new = copy.copy(cache)
-    new.layers = [copy.copy(layer) for layer in layers]
+    new = _copied(cache)
     for layer in new.layers:
         layer.keys, layer.values = layer.keys[..., :start, :], layer.values[..., :start, :]
     return new
@@ -309,8 +315,7 @@ def _cropped(cache: Any, start: int, end: int) -> Any:
 
 def _selected(cache: Any, which: Tensor, counts: Counts) -> Any:
     """The cache for a pass: the rows that each layer will run. One prompt is repeated without a copy."""
-    new = copy.copy(cache)
-    new.layers = [copy.copy(layer) for layer in cache.layers]
+    new = _copied(cache)
     for layer, count in zip(new.layers, counts, strict=True):
         if not count:
             continue
