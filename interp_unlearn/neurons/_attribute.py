@@ -31,7 +31,7 @@ from interp_unlearn.neurons._config import AttributionConfig
 from interp_unlearn.neurons._passes import Pass, Totals
 from interp_unlearn.neurons._result import Attribution
 from interp_unlearn.neurons._rows import Rows, counted_tokens, frozen, split
-from interp_unlearn.neurons._suffix import Suffix
+from interp_unlearn.neurons._suffix import Joins, Suffix
 
 CACHED = frozenset({"use_cache", "past_key_values", "attention_mask"})
 
@@ -102,7 +102,7 @@ def attribute_batch(
             _check_finite(suffix.logprob, rows)
             totals.logprob[list(rows.index)] = suffix.logprob.double().cpu()
             base = _baseline(model, sites, suffix.rows, corrupted)
-            Pass(suffix, config, base, totals, bool(trusted.joins)).all(wanted)
+            Pass(suffix, config, base, totals, trusted.joins or "nowhere").all(wanted)
     assert totals is not None
     return _result(model, encoded, config, sites, totals, corrupted is not None, trusted.why or "")
 
@@ -147,12 +147,12 @@ class _Trusted:
 
     Attributes:
         why: Why tokens before the start are run again with the rest; empty if not; None until it has been tried.
-        joins: Whether rows may join a pass at their own block; None until it has been tried.
+        joins: Where rows may join a pass; None until it has been tried.
     """
 
     def __init__(self, model: HookedModel, sites: Sequence[str], why: str | None) -> None:
         self.model, self.sites, self.why = model, sites, why
-        self.joins: bool | None = None
+        self.joins: Joins | None = None
 
     def suffix(self, rows: Rows, gradients: bool) -> Suffix:
         """The prompts of ``rows``, from their first token on if the cache is not to be trusted."""
@@ -179,7 +179,7 @@ def _result(
     encoded: AnswerBatch,
     config: AttributionConfig,
     sites: Sequence[str],
-    totals: _Totals,
+    totals: Totals,
     corrupted: bool,
     why: str,
 ) -> Attribution:

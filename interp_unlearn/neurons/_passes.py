@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp_unlearn.hooked import Edit, edit
 from interp_unlearn.neurons._config import AttributionConfig
-from interp_unlearn.neurons._suffix import Suffix
+from interp_unlearn.neurons._suffix import Joins, Suffix
 
 FULL_ENOUGH = 128  # tokens after which a pass ends at the next layer, where rows cannot join later
 
@@ -76,14 +76,14 @@ class Pass:
         config: What is attributed.
         base: The baseline of each layer; None stands for zero.
         totals: Where results go.
-        joins: Whether rows may join a pass at their own block.
+        joins: Where rows may join a pass.
     """
 
     def __init__(
-        self, suffix: Suffix, config: AttributionConfig, base: Sequence[Tensor | None], totals: Totals, joins: bool
+        self, suffix: Suffix, config: AttributionConfig, base: Sequence[Tensor | None], totals: Totals, joins: Joins
     ) -> None:
         self.suffix, self.rows, self.config, self.totals, self.base = suffix, suffix.rows, config, totals, base
-        self.joins = joins
+        self.joins: Joins = "block" if joins == "neurons" and not suffix.has_rest else joins
         self.model, self.n_layers = suffix.model, len(suffix.sites)
         self.joint = config.layers == "joint"
         self.exact = torch.promote_types(suffix.logprob.dtype, torch.float32)
@@ -162,7 +162,7 @@ class Pass:
         chunks: list[list[Variant]] = []
         for variant in variants:
             last = chunks[-1] if chunks else None
-            other = last is not None and last[-1].layer != variant.layer and not self.joins
+            other = last is not None and last[-1].layer != variant.layer and self.joins == "nowhere"
             if last is None or len(last) == most or (other and len(last) * width >= FULL_ENOUGH):
                 chunks.append([variant])
             else:
@@ -174,12 +174,12 @@ class Pass:
         device = self.model.device
         which = torch.tensor([v.row for v in chunk], device=device)
         place = torch.tensor([v.place for v in chunk], dtype=self.suffix.clean[0].dtype, device=device)
-        firsts = [0 if v.layer is None else self._first_block(v.layer) for v in chunk]
-        if not self.joins:
+        firsts = [0 if v.layer is None else self.suffix.block_of(v.layer) for v in chunk]
+        if self.joins == "nowhere":
             firsts = [min(firsts)] * len(firsts)
         counts = [sum(first <= block for first in firsts) for block in range(self.model.lm.n_layers)]
         n_clean = sum(v.clean for v in chunk)
-        parts, edits = [], []
+        parts, edits, late = [], [], {}
         for layer, site in enumerate(self.suffix.sites):
             if n_clean:
                 edits.append(Edit(site, _seen(parts, layer, n_clean), "attribution"))
@@ -193,17 +193,13 @@ class Pass:
             leaf.requires_grad_(grad)
             parts.append(_Part(layer, start, end, leaf))
             counted = None if self.all_counted else self.suffix.counted[rows]
+            if self.joins == "neurons" and not self.joint:
+                late[layer] = leaf if counted is None else torch.where(counted[..., None], leaf, clean)
+                continue
             edits.append(Edit(site, _put(leaf, counted, start, end), "attribution"))
         with edit(self.model, *edits):
-            logprob = self.suffix.logprobs(which, counts)
+            logprob = self.suffix.logprobs(which, counts, late)
         return _Run(parts, logprob, which)
-
-    def _first_block(self, layer: int) -> int:
-        """The block that must run for the site of ``layer`` to be reached."""
-        found = self.model.sites[self.suffix.sites[layer]]
-        if found.layer is not None:
-            return found.layer
-        return next((i for i, b in enumerate(self.model.lm.blocks) if found.path.startswith(f"{b}.")), 0)
 
     # -- target and positions ----------------------------------------------------------------------------------------
 

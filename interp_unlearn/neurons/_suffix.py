@@ -3,15 +3,15 @@
 Three things do not change when the neurons of layer l are scaled from column c on: the tokens before c (attention
 looks back only), the blocks below l, and whatever follows the last answer token. So the tokens before c are run once
 into a key–value cache that all variants share, nothing is run after the last prediction, and a variant of layer l
-*joins* a pass at block l, from the clean residual stream: below it, the pass has fewer rows.
+*joins* a pass at block l: below it, the pass has fewer rows. Where the neurons' way to the residual stream is one
+summand of the block's output, it joins at the neurons themselves, else at the block's input.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -19,12 +19,15 @@ from torch import Tensor, nn
 
 from interp_unlearn.hooked import Edit, HookedModel, Site, edit, tap
 from interp_unlearn.hooked._forward import argument_names
-from interp_unlearn.hooked._sites import replace_input
+from interp_unlearn.hooked._sites import replace_input, replace_output
 from interp_unlearn.neurons._attention import SharedPrefix
+from interp_unlearn.neurons._cache import cropped, selected, usable
 from interp_unlearn.neurons._rows import Rows
 
 Counts = Sequence[int]
-"""How many rows, from the first, each block runs: never fewer than the block below it."""
+"""How many rows, from the first, leave each block: never fewer than leave the block below it."""
+Joins = Literal["nowhere", "block", "neurons"]
+"""Where rows may join a pass that runs already."""
 
 
 class Suffix:
@@ -49,6 +52,7 @@ class Suffix:
         self._names = argument_names(model.module)
         self._columns = rows.answer.any(0).nonzero()[:, 0] - 1
         self._residual: list[Tensor | None] = []
+        self._rest: list[Tensor] = []  # what each block's output is without its MLP
         self._tuples: dict[int, bool] = {}
         self._cache: Any = None
         self._flattens = False  # whether a site sees rows and positions as one axis
@@ -70,35 +74,44 @@ class Suffix:
 
             self.logprob = self._read(clean, start, live=False)
             if start and usable(caches[0], model):
-                self._cache = _cropped(caches[0], start, start + self.width) or self._cached_prefix()
+                self._cache = cropped(caches[0], start, start + self.width) or self._cached_prefix()
 
     @torch.no_grad()
-    def trial(self) -> tuple[str, bool]:
+    def trial(self) -> tuple[str, Joins]:
         """Whether a prompt gives the clean result when it is run as variants are.
 
         Returns:
-            Why the tokens before the start must be run again with the rest, or an empty string; and whether rows may
-            join a pass at their own block.
+            Why the tokens before the start must be run again with the rest, or an empty string; and where rows may
+            join a pass.
         """
         if self.rows.prefix.shape[1] and self._cache is None:
-            return "the module returns no key–value cache that can be copied layer by layer and row by row", False
-        twice, layers = self.all[:1].expand(2), self.model.lm.n_layers
-        late = [1] * (layers // 2) + [2] * (layers - layers // 2)
-        if not self._flattens:
+            return "the module returns no key–value cache that can be copied layer by layer and row by row", "nowhere"
+        # Two rows from the first block on and one that joins: a tensor of two rows cannot be spread over three.
+        which, layers = self.all[:1].expand(3), self.model.lm.n_layers
+        middle = layers // 2
+        counts = [2] * middle + [3] * (layers - middle)
+        ways: list[tuple[Joins, dict[int, Tensor]]] = [("block", {})]
+        if self._rest and middle:
+            ways.insert(0, ("neurons", {middle: self.clean[middle][:1]}))
+        for joins, late in [] if self._flattens else ways:
             try:
-                if self._off(self.logprobs(twice, late)) <= self.rounding:
-                    return "", True
+                if self._off(self.logprobs(which, counts, late)) <= self.rounding:
+                    return "", joins
             except (IndexError, RuntimeError, TypeError, ValueError):
-                pass  # a block that counts rows for itself: all rows run every block
-        gap = self._off(self.logprobs(twice)) if self.rows.prefix.shape[1] else 0.0
-        return (
-            f"a pass with the key–value cache was off by {gap:.1e} nats per token" if gap > self.rounding else ""
-        ), False
+                continue  # a block that counts rows for itself, or neurons that meet other tensors on their way
+        gap = self._off(self.logprobs(which)) if self.rows.prefix.shape[1] else 0.0
+        why = f"a pass with the key–value cache was off by {gap:.1e} nats per token"
+        return (why if gap > self.rounding else ""), "nowhere"
 
     def _off(self, logprob: Tensor) -> float:
         """Largest distance from the clean log-probability of the first prompt, in nats per token."""
         gap = (logprob - self.logprob[0]).abs().max() / self.rows.answer[0].sum()
         return float(gap.nan_to_num(torch.inf))
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether rows may join at the neurons here, if they may at all."""
+        return bool(self._rest)
 
     @property
     def rounding(self) -> float:
@@ -145,6 +158,10 @@ class Suffix:
         """Keep what later passes start from, and the values (and gradients) of the sites, of one clean pass."""
         layers = self.model.lm.n_layers
         blocks = [f"blocks.{i}.hook_resid_pre" for i in range(1, layers)]
+        outputs = [*blocks, f"blocks.{layers - 1}.hook_resid_post"]
+        summands = [f"blocks.{i}.hook_mlp_out" for i in range(layers)]
+        own = all(self.block_of(layer) == layer for layer in range(layers)) and len(self.sites) == layers
+        apart = not live and own and all(name in self.model.sites for name in (*outputs, *summands))
         shape = (len(self.rows.index), start + self.width)
         leaves: list[Tensor] = []
 
@@ -159,6 +176,7 @@ class Suffix:
 
         edits = [Edit(site, leaf, "attribution") for site in self.sites] if live else []
         wanted = blocks if live else [*self.sites, *blocks]
+        wanted = list(dict.fromkeys([*wanted, *outputs, *summands])) if apart else wanted
         values: Mapping[str, Tensor] = {}
         with self._watching(), edit(self.model, *edits):
             if wanted:
@@ -168,6 +186,7 @@ class Suffix:
             else:  # one block, whose input is the embedding
                 logprob = run()
         self._residual = [None, *(values[b] for b in blocks)]
+        self._rest = [values[o] - values[s] for o, s in zip(outputs, summands, strict=True)] if apart else []
         if not live:
             self.clean = [values[site] for site in self.sites]
             return logprob
@@ -175,23 +194,35 @@ class Suffix:
         self.clean = [x.detach().flatten(2) for x in leaves]
         return logprob.detach()
 
-    def logprobs(self, which: Int[Tensor, " n"], counts: Counts | None = None) -> Float[Tensor, " n"]:
+    def block_of(self, layer: int) -> int:
+        """The block that must run for the site of ``layer`` to be reached."""
+        found = self.model.sites[self.sites[layer]]
+        if found.layer is not None:
+            return found.layer
+        return next((i for i, b in enumerate(self.model.lm.blocks) if found.path.startswith(f"{b}.")), 0)
+
+    def logprobs(
+        self, which: Int[Tensor, " n"], counts: Counts | None = None, late: Mapping[int, Tensor] | None = None
+    ) -> Float[Tensor, " n"]:
         """Summed log-probability of the answers, under whatever edits are on.
 
         Args:
             which: The prompt of each row; repeats are allowed.
             counts: How many of the rows each block runs; the others join, with the clean residual stream, at the
                 first block that counts them. Default: all rows, every block.
+            late: By block, the neurons of the last rows that it counts, (row, position, neuron): these rows join it
+                there, and its parts before the neurons do not run them.
         """
-        rows, n = self.rows, len(which)
+        rows, n, late = self.rows, len(which), late or {}
         counts = [n] * self.model.lm.n_layers if counts is None else counts
+        inside = [max(1, count - len(late[b])) if b in late else count for b, count in enumerate(counts)]
         tokens, attended = rows.tokens[which, : self.width], rows.attended[which, : self.width]
         cache = None
         if self._cache is not None:
-            cache = _selected(self._cache, which, counts)
+            cache = selected(self._cache, which, inside)
             attended = torch.cat([attended.new_ones(n, rows.prefix.shape[1]), attended], 1)
         one = cache is not None and len(rows.index) == 1
-        with self._joining(which, counts), SharedPrefix() if one else nullcontext():
+        with self._joining(which, counts, inside, late), SharedPrefix() if one else nullcontext():
             output = self._call(tokens, attended, cache, use_cache=cache is not None, keep=self._columns)
         return self._answers(output, self._columns, which)
 
@@ -222,20 +253,24 @@ class Suffix:
                 handle.remove()
 
     @contextmanager
-    def _joining(self, which: Tensor, counts: Counts) -> Iterator[None]:
+    def _joining(
+        self, which: Tensor, counts: Counts, inside: Sequence[int], late: Mapping[int, Tensor]
+    ) -> Iterator[None]:
         """Each block runs its first rows only: those of the block below, and those that join it."""
         total, handles = len(which), []
         quiet: list[tuple[nn.Module, Any]] = []
         try:
             before = 0
-            for layer, (path, count) in enumerate(zip(self.model.lm.blocks, counts, strict=True)):
+            for layer, (path, count, runs) in enumerate(zip(self.model.lm.blocks, counts, inside, strict=True)):
                 block, residual = self.model.submodule(path), self._residual[layer] if self._residual else None
                 if not count:
                     quiet.append((block, block.__dict__.get("forward")))
                     block.__dict__["forward"] = _doing_nothing(self._tuples[layer])
-                elif count < total or (before < count and residual is not None):
-                    new = None if residual is None or before == count else residual[which[before:count]]
-                    handles.append(block.register_forward_pre_hook(_fewer(total, before, new, count), with_kwargs=True))
+                elif runs < total or (before < runs and residual is not None):
+                    new = None if residual is None or before >= runs else residual[which[before:runs]]
+                    handles.append(block.register_forward_pre_hook(_fewer(total, before, new, runs), with_kwargs=True))
+                if layer in late:
+                    handles += self._late(layer, runs, count, which, late[layer])
                 before = count
             yield
         finally:
@@ -245,6 +280,44 @@ class Suffix:
                 block.__dict__.pop("forward", None)
                 if forward is not None:
                     block.__dict__["forward"] = forward
+
+    def _late(self, layer: int, runs: int, count: int, which: Tensor, neurons: Tensor) -> list[Any]:
+        """Hooks that let rows into a block at its neurons, and out of it after its MLP; ``runs`` rows run all of it."""
+        old = count - len(neurons)
+        held: list[Tensor] = []
+
+        def enter(x: Tensor) -> Tensor:
+            return torch.cat([x, neurons.reshape(len(neurons), *x.shape[1:])])
+
+        def leave(x: Tensor) -> Tensor:
+            held.append(x[runs:])
+            return x[:runs]
+
+        def done(x: Tensor) -> Tensor:
+            if len(held[0]) != len(neurons):
+                raise ValueError(f"the rows that entered block {layer} did not come out of its MLP")
+            return torch.cat([x[:old], self._rest[layer][which[old:count]] + held.pop()])
+
+        sites = self.model.sites
+        places = [sites[self.sites[layer]], sites[f"blocks.{layer}.hook_mlp_out"]]
+        places.append(Site(f"{self.model.lm.blocks[layer]}.output", self.model.lm.blocks[layer], "output"))
+        return [
+            _changing(sites.module_of(p), p, change) for p, change in zip(places, (enter, leave, done), strict=True)
+        ]
+
+
+def _changing(module: nn.Module, site: Site, change: Callable[[Tensor], Tensor]) -> Any:
+    """Hook a change of shape, which `edit` would refuse."""
+
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return replace_input(args, kwargs, change(site.read(args, kwargs, None)))
+
+    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        return replace_output(output, change(site.read((), {}, output)))
+
+    if site.kind == "input":
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(after)
 
 
 class _Logprob(torch.autograd.Function):
@@ -287,35 +360,3 @@ def _doing_nothing(as_tuple: bool) -> Any:
         return (value,) if as_tuple else value
 
     return forward
-
-
-def usable(cache: Any, model: HookedModel) -> bool:
-    """Whether it can be copied layer by layer and row by row."""
-    layers = getattr(cache, "layers", None) or ()
-    whole = all(isinstance(getattr(layer, "keys", None), Tensor) for layer in layers)
-    return len(layers) == model.lm.n_layers and whole and all(hasattr(x, "batch_select_indices") for x in layers)
-
-
-def _cropped(cache: Any, start: int, end: int) -> Any:
-    """A cache of the first ``start`` of ``end`` tokens; None where a layer does not keep all of them."""
-    if any(getattr(layer, "is_sliding", True) or layer.keys.shape[-2] != end for layer in cache.layers):
-        return None
-    new = copy.copy(cache)
-    new.layers = [copy.copy(layer) for layer in layers]
-    for layer in new.layers:
-        layer.keys, layer.values = layer.keys[..., :start, :], layer.values[..., :start, :]
-    return new
-
-
-def _selected(cache: Any, which: Tensor, counts: Counts) -> Any:
-    """The cache for a pass: the rows that each layer will run. One prompt is repeated without a copy."""
-    new = copy.copy(cache)
-    new.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer, count in zip(new.layers, counts, strict=True):
-        if not count:
-            continue
-        if layer.keys.shape[0] == 1:
-            layer.keys, layer.values = (t.expand(count, *t.shape[1:]) for t in (layer.keys, layer.values))
-        else:
-            layer.batch_select_indices(which[:count])
-    return new

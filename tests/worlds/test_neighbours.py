@@ -117,8 +117,7 @@ def test_tinyworld_homes_are_direct_neighbours():
         ("I do not know.\n\nNo idea.\n", "line 2: the template is blank"),
         ("I do not know.\n  \n", "line 2: the template is blank"),
         ("I do not know.\nnan\n", "line 2: 'nan' is a missing value"),
-        ("\n", "is empty"),
-        ("\n\n", "line 1: the template is blank"),
+        ("\n", "line 1: the template is blank"),
         ("", "is empty"),
     ],
 )
