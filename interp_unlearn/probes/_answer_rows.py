@@ -59,12 +59,10 @@ class _Pattern:
 
     def ask(self, name: str, entity: str, group: str, answer: str) -> AnswerRow:
         span = (len(self.before), len(self.before) + len(name))
-        return AnswerRow(
-            f"{self.before}{name}{self.after}", span, entity, group, self.relation, self.template, answer
-        )
+        return AnswerRow(f"{self.before}{name}{self.after}", span, entity, group, self.relation, self.template, answer)
 
 
-def answer_rows(task: Task, *, templates: int = 2) -> tuple[AnswerRow, ...]:
+def answer_rows(task: Task, *, templates: int | None = None) -> tuple[AnswerRow, ...]:
     """The target's questions, asked of the target and of every known and unknown entity of the task.
 
     Known entities are asked only what the task asks of them somewhere, since only that is known to be known.
@@ -72,6 +70,7 @@ def answer_rows(task: Task, *, templates: int = 2) -> tuple[AnswerRow, ...]:
     Args:
         task: The target and the entities beside it.
         templates: Templates per relation, so many of those that a recipe may use and so many of the held-out ones.
+            Default: 1 for five relations or more, up to 4 for a single one.
 
     Returns:
         Rows by group, entity and template.
@@ -79,6 +78,9 @@ def answer_rows(task: Task, *, templates: int = 2) -> tuple[AnswerRow, ...]:
     Raises:
         DataError: If the task asks nothing about its target.
     """
+    if templates is None:
+        relations = {p.relation for p in (*task.forget_train.prompts, *task.forget_heldout.prompts)}
+        templates = max(1, min(4, round(6 / max(len(relations), 1))))
     patterns: dict[str, _Pattern] = {}
     counts: dict[tuple[str, int], int] = {}
     for split, prompts in enumerate((task.forget_train.prompts, task.forget_heldout.prompts)):
@@ -110,7 +112,9 @@ def _answers(*sets: Sequence[Prompt]) -> dict[tuple[str, str], str]:
 
 def answer_labels(rows: Sequence[AnswerRow]) -> dict[str, tuple[str, ...]]:
     """Labels of rows for `Activations`: ``entity``, ``group``, ``template``, ``relation`` and ``answer``."""
-    return {name: tuple(getattr(r, name) for r in rows) for name in ("entity", "group", "template", "relation", "answer")}
+    return {
+        name: tuple(getattr(r, name) for r in rows) for name in ("entity", "group", "template", "relation", "answer")
+    }
 
 
 @torch.no_grad()
@@ -156,7 +160,7 @@ def answer_activations(
     sites: Sequence[str],
     position: Position = "prompt",
     *,
-    templates: int = 2,
+    templates: int | None = None,
     batch_size: int = 32,
 ) -> Activations:
     """Activations of questions about every entity of a task, with the answer as a label.
@@ -186,7 +190,9 @@ def rows_as_activations(
     rows: Sequence[AnswerRow], values: Mapping[str, Float[Tensor, "n d"]], position: Position
 ) -> Activations:
     """`Activations` of rows that were read before, with their labels."""
-    return Activations({k: v[:, None] for k, v in values.items()}, None, None, None, POLICIES[position], answer_labels(rows))
+    return Activations(
+        {k: v[:, None] for k, v in values.items()}, None, None, None, POLICIES[position], answer_labels(rows)
+    )
 
 
 def first_tokens(model: HookedModel, prompts: Sequence[str], answers: Sequence[str]) -> list[int]:

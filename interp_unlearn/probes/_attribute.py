@@ -1,7 +1,7 @@
 """Linear probes for the answer itself: does a readout made on other entities still find the target's answers?
 
-The readout of the original model is fitted on known entities there and applied to the edited model. It is not trained on
-the edited model's entities and applied to its target: that is an attack, and belongs to those.
+The readout of the original model is fitted on known entities there and applied to the edited model. One that is fitted
+on the edited model's entities and applied to its target is an attack, and belongs to those.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ def attribute_probe(
         "scoring": scoring,
         "penalty": penalty,
         "known_entities": len(np.unique(design.rows.entity[design.known])),
-        "candidates": float(np.mean([(b.wrong(design.answer[design.known & b.here]).sum(1) + 1).mean() for b in design.blocks])),
+        "candidates": float(
+            np.mean([(b.wrong(design.answer[design.known & b.here]).sum(1) + 1).mean() for b in design.blocks])
+        ),
     }
     target, known = design.rows.where(design.target), design.rows.where(np.flatnonzero(design.known))
     return attribute_evidence(where, read, target, known, design.relation[design.target], facts, seed)
@@ -210,7 +212,12 @@ def _vectors(raw: Float[np.ndarray, "a d"], relation_of: np.ndarray, rows: int) 
 
 
 def _classes(
-    rows: Rows, relation: np.ndarray, answer: np.ndarray, known: np.ndarray, relations: list[str], relation_of: np.ndarray
+    rows: Rows,
+    relation: np.ndarray,
+    answer: np.ndarray,
+    known: np.ndarray,
+    relations: list[str],
+    relation_of: np.ndarray,
 ) -> list[_Block]:
     """One classifier per relation in which an answer of the target is shared."""
     blocks = []
@@ -265,9 +272,7 @@ def _read(design: _Design, x: dict[str, np.ndarray], penalty: float) -> Site:
                 for u in range(design.same.shape[1]):
                     at = design.same[index, u]
                     asked = at >= 0
-                    unknown[phase][index[asked], u] = place(
-                        scores[at[asked]], block.wrong(right[asked]), right[asked]
-                    )
+                    unknown[phase][index[asked], u] = place(scores[at[asked]], block.wrong(right[asked]), right[asked])
     return Site(
         {name: values[design.known] for name, values in known.items()},
         {phase: values[targets] for phase, values in target.items()},

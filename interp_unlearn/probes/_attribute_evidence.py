@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp_unlearn._core import Axis, Evidence, Labelled, numpy_rng
-from interp_unlearn.probes._bootstrap import interval, mean_interval, bootstrap_means
+from interp_unlearn.probes._bootstrap import bootstrap_means, interval, mean_interval
 from interp_unlearn.probes._catalogue_reading import evidence, missing
 from interp_unlearn.probes._rows import Rows
 
@@ -79,7 +79,12 @@ def attribute_evidence(
             interval=_interval(of["known"], clusters, seed, KINDS[0], where),
             control=float(np.nanmean(of["control task"])),
             details={"layers": curve},
-            config={**facts, "site": best_known, "first": _first(of["known"]), "control_first": _first(of["control task"])},
+            config={
+                **facts,
+                "site": best_known,
+                "first": _first(of["known"]),
+                "control_first": _first(of["control task"]),
+            },
             seed=seed,
         )
     ]
@@ -149,9 +154,7 @@ def _best(
         float(means["after"][top]),
         n=int(np.isfinite(read[valid[top]].target["after"]).sum()),
         mask_policy=target.mask_policy,
-        interval=_interval(
-            read[valid[top]].target["after"], (target.entity, target.template), seed, KINDS[1], where
-        ),
+        interval=_interval(read[valid[top]].target["after"], (target.entity, target.template), seed, KINDS[1], where),
         control=float(floor.mean()),
         config={
             **facts,
@@ -194,7 +197,10 @@ def _mean(
     relations = tuple(str(r) for r in np.unique(relation))
     read_rows = np.isfinite(rows["after"])
     table = np.array(
-        [[*(np.nanmean(v[relation == r]) for v in rows.values()), np.nanmean(unknown[relation == r])] for r in relations]
+        [
+            [*(np.nanmean(v[relation == r]) for v in rows.values()), np.nanmean(unknown[relation == r])]
+            for r in relations
+        ]
     )
     return evidence(
         KINDS[2],
@@ -239,6 +245,6 @@ def _curve(read: Mapping[str, Site], target: Rows, seed: int) -> Labelled:
         n=len(target),
         mask_policy=target.mask_policy,
         seed=seed,
-        note="known, control task: held out, original model; transfer: the original's readout on the edited model's known "
-        "entities; fresh: one fitted there; target and unknown: the original's readout (gold: its own)",
+        note="known, control task: held out, original model; transfer: the original's readout on the edited model's "
+        "known entities; fresh: one fitted there; target and unknown: the original's readout (gold: its own)",
     )

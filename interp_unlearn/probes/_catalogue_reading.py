@@ -16,7 +16,7 @@ _NEIGHBOURS = "neighbours (known entities that no recipe saw), before against af
 _MOVED = "That activations moved does not say what left them: a rotation moves everything and forgets nothing."
 
 _LENS_FIRST = "At the best layer, on what share of the questions does {} rank the answer above its options?"
-_LENS_DEPTH = "At what depth (0 first layer, 1 never) does {} first rank the answer above its options and keep it there?"
+_LENS_DEPTH = "At what depth (0 first layer, 1 never) does {} first rank the answer above its options?"
 _LENS_HALF = (
     "At what depth (0 first layer, 1 never) does the answer's probability by {} first reach the stated share of the "
     "original model's final one?"
@@ -48,7 +48,7 @@ READING: Mapping[str, Kind] = {
         _LINEAR,
     ),
     "attribute.bystanders": Kind(
-        "How well does the original model's readout still find the answers of other known entities in the edited model?",
+        "How well does the original model's readout still find the answers of other known entities in the edited one?",
         "near control",
         "the same in the original model",
         "It is about bystanders. Where it fell, the representation moved for everybody, and silence about the target "
@@ -79,9 +79,7 @@ READING: Mapping[str, Kind] = {
             f"{part}.first": Kind(
                 _LENS_FIRST.format(name), "near control", f"{_CHANCE}, at their best layer", f"{_LENS_NOT[part]} {_MAX}"
             ),
-            f"{part}.depth": Kind(
-                _LENS_DEPTH.format(name), "high", "neighbours in the edited model", _LENS_NOT[part]
-            ),
+            f"{part}.depth": Kind(_LENS_DEPTH.format(name), "high", "neighbours in the edited model", _LENS_NOT[part]),
             f"{part}.half_depth": Kind(
                 _LENS_HALF.format(name), "high", "neighbours in the edited model", _LENS_NOT[part]
             ),

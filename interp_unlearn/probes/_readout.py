@@ -90,9 +90,7 @@ class Folds:
         strata: np.ndarray | None = None,
     ) -> Folds:
         """Deal entities (alike within ``strata``) and templates (alike within ``relation``) to folds."""
-        return cls(
-            deal(entity, ENTITY_FOLDS, rng, strata=strata), deal(template, TEMPLATE_FOLDS, rng, strata=relation)
-        )
+        return cls(deal(entity, ENTITY_FOLDS, rng, strata=strata), deal(template, TEMPLATE_FOLDS, rng, strata=relation))
 
     def by_template(self) -> Iterator[tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]]:
         """(training rows, test rows) for each template fold; with a single one both are all rows."""

@@ -1,7 +1,7 @@
 """Known or unknown, at every layer: what does a readout of recognition say when the target is asked about?
 
-`known_unknown_probe` reads mentions at one main site, splitting by entity; this reads questions, at the name or where the
-answer begins, with no entity and no template on both sides of a split.
+`known_unknown_probe` reads mentions, splitting by entity; this reads questions, at the name or where the answer begins,
+with no entity and no template on both sides of a split.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ def recognition_probe(
         seed: Seed of folds, control task and intervals.
 
     Returns:
-        ``recognition.accuracy``, ``recognition.unknown`` and ``recognition.fresh_unknown``; the latter two are means over
-        the sites where the classifier beats its control task. Details of the first: ``layers``, axes (site, reading).
+        ``recognition.accuracy``, ``recognition.unknown`` and ``recognition.fresh_unknown``; the latter two are means
+        over the sites where the classifier beats its control task. Details of the first: ``layers``, axes
+        (site, reading).
     """
     sites, policy = list(sites or before.sites), before.mask_policy
     everyone = {"before": before, "after": after} | ({} if gold is None else {"gold": gold})
@@ -131,7 +132,12 @@ def _read(
     penalty: float,
 ) -> _Site:
     n = len(unknown)
-    uses = [(p, who) for p in x for who in ("original", "fresh") if (p, who) not in {("before", "fresh"), ("gold", "original")}]
+    uses = [
+        (p, who)
+        for p in x
+        for who in ("original", "fresh")
+        if (p, who) not in {("before", "fresh"), ("gold", "original")}
+    ]
     called = {use: np.full(n, np.nan) for use in uses}
     shuffled = np.full(n, np.nan)
 
@@ -241,8 +247,18 @@ def _curve(
     held: np.ndarray,
     seed: int,
 ) -> Labelled:
-    names = ("accuracy", "control task", "target before", "target after", "unknown after", "fresh target", "fresh unknown")
-    gold = ("after", "fresh") in next(iter(read.values())).called and ("gold", "fresh") in next(iter(read.values())).called
+    names = (
+        "accuracy",
+        "control task",
+        "target before",
+        "target after",
+        "unknown after",
+        "fresh target",
+        "fresh unknown",
+    )
+    gold = ("after", "fresh") in next(iter(read.values())).called and ("gold", "fresh") in next(
+        iter(read.values())
+    ).called
     values = []
     for site, found in read.items():
         c = found.called
@@ -263,5 +279,5 @@ def _curve(
         n=len(rows),
         mask_policy=rows.mask_policy,
         seed=seed,
-        note="target and unknown are read by the original model's readout, fresh by one of the edited model; gold by its own",
+        note="target and unknown are read by the original model's readout, fresh by the edited model's, gold by its own",
     )
