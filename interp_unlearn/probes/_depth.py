@@ -24,8 +24,8 @@ NEVER = 1.0
 def first_depth(table: Labelled, *, hold: int | None = None) -> Float[np.ndarray, " n"]:
     """Depth at which each answer first outranks its options for ``hold`` read layers running.
 
-    With many layers and few options a wrong answer is first at some layer by chance, hence a second layer in deep models;
-    at the end of the model the layers that are left suffice.
+    With many layers and few options a wrong answer is first at some layer by chance, hence a second layer in deep
+    models; at the end of the model the layers that are left suffice.
 
     Args:
         table: From `read_lens` or `logit_lens`.

@@ -279,5 +279,5 @@ def _curve(
         n=len(rows),
         mask_policy=rows.mask_policy,
         seed=seed,
-        note="target and unknown are read by the original model's readout, fresh by the edited model's, gold by its own",
+        note="target and unknown are read by the original model's readout, fresh by the edited one's, gold by its own",
     )
