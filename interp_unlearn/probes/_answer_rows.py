@@ -214,7 +214,9 @@ def first_tokens(model: HookedModel, prompts: Sequence[str], answers: Sequence[s
 
 @torch.no_grad()
 def answer_vectors(model: HookedModel, rows: Sequence[AnswerRow]) -> dict[str, Float[Tensor, " d"]]:
-    """For every answer of ``rows``, the output head's vector of its first token.
+    """For every answer of ``rows``, the direction in the residual stream that speaks for its first token.
+
+    This is the output head's vector, times the gain of the final norm.
 
     Raises:
         ModelError: If the output head has no weight per token.
@@ -224,4 +226,16 @@ def answer_vectors(model: HookedModel, rows: Sequence[AnswerRow]) -> dict[str, F
         raise ModelError(f"the output head {model.lm.unembed} has no vector per token; give vectors of your own")
     first = {r.answer: r.text for r in rows if r.answer}
     ids = first_tokens(model, list(first.values()), list(first))
-    return {answer: weight[i].detach().float().cpu() for answer, i in zip(first, ids, strict=True)}
+    gain = _gain(model)
+    return {answer: (weight[i].float() * gain).detach().cpu() for answer, i in zip(first, ids, strict=True)}
+
+
+@torch.no_grad()
+def _gain(model: HookedModel) -> Float[Tensor, " d"]:
+    """What the final norm multiplies each feature by, read off a vector of mean 0 and length 1 per feature."""
+    signs = torch.ones(model.lm.d_model, device=model.device, dtype=model.dtype)
+    signs[1::2] = -1
+    if model.lm.final_norm is None:
+        return torch.ones_like(signs).float()
+    norm = model.submodule(model.lm.final_norm)
+    return ((norm(signs) - norm(-signs)) / 2 * signs).float()

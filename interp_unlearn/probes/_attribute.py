@@ -63,17 +63,17 @@ class _Block:
         here: Rows of its relations.
         vectors: What the readout predicts, (answer, k).
         eligible: Which answers are candidates.
-        balanced: Whether each answer counts alike in the fit, however many rows have it.
         alike: Answers that the vectors do not tell apart, (answer, answer).
         relation_of: Relation of each answer.
+        basis: From the vectors' own space to coordinates, (d, k); None for classes.
     """
 
     here: np.ndarray
     vectors: Float[np.ndarray, "a k"]
     eligible: np.ndarray
-    balanced: bool
     alike: np.ndarray
     relation_of: np.ndarray
+    basis: np.ndarray | None
 
     def wrong(self, right: np.ndarray) -> np.ndarray:
         """Candidates that are wrong for each given right answer, (row, answer)."""
@@ -203,12 +203,18 @@ def _design(
 
 
 def _vectors(raw: Float[np.ndarray, "a d"], relation_of: np.ndarray, rows: int) -> _Block:
-    """One readout for all relations, onto unit vectors around each relation's mean answer."""
+    """One readout for all relations, onto unit vectors around each relation's mean answer.
+
+    The vectors lie in a space of at most as many dimensions as there are answers; coordinates in it are predicted.
+    """
     centre = np.stack([raw[relation_of == r].mean(0) for r in range(relation_of.max() + 1)])
     unit = raw - centre[relation_of]
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    _u, lengths, axes = np.linalg.svd(unit, full_matrices=False)
+    basis = axes[lengths > 1e-9 * max(float(lengths[0]), 1e-12)].T
     alike = np.stack([np.abs(raw - row).max(1) < 1e-9 for row in raw])
-    return _Block(np.ones(rows, dtype=bool), unit, np.ones(len(raw), dtype=bool), False, alike, relation_of)
+    every = np.ones(len(raw), dtype=bool)
+    return _Block(np.ones(rows, dtype=bool), unit @ basis, every, alike, relation_of, basis)
 
 
 def _classes(
@@ -230,7 +236,7 @@ def _classes(
             continue
         one_hot = np.zeros((len(relation_of), int(eligible.sum())))
         one_hot[np.flatnonzero(eligible), np.arange(eligible.sum())] = 1
-        blocks.append(_Block(here, one_hot, eligible, True, np.eye(len(relation_of), dtype=bool), relation_of))
+        blocks.append(_Block(here, one_hot, eligible, np.eye(len(relation_of), dtype=bool), relation_of, None))
     return blocks
 
 
@@ -241,38 +247,39 @@ def _read(design: _Design, x: dict[str, np.ndarray], penalty: float) -> Site:
     target = {phase: np.full(n, np.nan) for phase in x}
     unknown = {phase: np.full(design.same.shape, np.nan) for phase in x}
     for block in design.blocks:
+        views = {phase: _View.of(values, block) for phase, values in x.items()}
         mine = block.here & design.known & block.eligible[design.answer]
         for train, test in design.folds.joint():
             fit, held = train & mine, np.flatnonzero(test & mine)
             if not fit.any() or not len(held):
                 continue
-            k = block.vectors.shape[1]
-            both = _fit(block, design, x["before"], fit, penalty, with_control=True)
             right, shuffled = design.answer[held], design.control[held]
-            for name, phase, columns, wanted in (
-                ("known", "before", slice(0, k), right),
-                ("control task", "before", slice(k, None), shuffled),
-                ("transfer", "after", slice(0, k), right),
+            both = _fit(block, design, views["before"], fit, penalty, with_control=True)
+            fresh = _fit(block, design, views["after"], fit, penalty)
+            for name, reader, phase, task, wanted in (
+                ("known", both, "before", 0, right),
+                ("control task", both, "before", 1, shuffled),
+                ("transfer", both, "after", 0, right),
+                ("fresh", fresh, "after", 0, right),
             ):
-                scores = both.predict(x[phase][held])[:, columns] @ block.vectors.T
+                scores = reader.predict(views[phase], held, task) @ block.vectors.T
                 known[name][held] = place(scores, block.wrong(wanted), wanted)
-            own = _fit(block, design, x["after"], fit, penalty)
-            known["fresh"][held] = place(own.predict(x["after"][held]) @ block.vectors.T, block.wrong(right), right)
         for train, test in design.folds.by_template():
             fit = train & mine
             index = np.flatnonzero((test & block.here)[targets])
             if not fit.any() or not len(index):
                 continue
             right = design.answer[targets[index]]
-            original = _fit(block, design, x["before"], fit, penalty)
+            wrong = block.wrong(right)
+            original = _fit(block, design, views["before"], fit, penalty)
             for phase in x:
-                own = _fit(block, design, x["gold"], fit, penalty) if phase == "gold" else original
-                scores = own.predict(x[phase]) @ block.vectors.T
-                target[phase][targets[index]] = place(scores[targets[index]], block.wrong(right), right)
+                own = _fit(block, design, views["gold"], fit, penalty) if phase == "gold" else original
+                scores = own.predict(views[phase], np.arange(n), 0) @ block.vectors.T
+                target[phase][targets[index]] = place(scores[targets[index]], wrong, right)
                 for u in range(design.same.shape[1]):
                     at = design.same[index, u]
                     asked = at >= 0
-                    unknown[phase][index[asked], u] = place(scores[at[asked]], block.wrong(right[asked]), right[asked])
+                    unknown[phase][index[asked], u] = place(scores[at[asked]], wrong[asked], right[asked])
     return Site(
         {name: values[design.known] for name, values in known.items()},
         {phase: values[targets] for phase, values in target.items()},
@@ -280,15 +287,68 @@ def _read(design: _Design, x: dict[str, np.ndarray], penalty: float) -> Site:
     )
 
 
+@dataclass(frozen=True)
+class _View:
+    """Rows of one model as a block of answers sees them.
+
+    Attributes:
+        x: Features.
+        along: Their coordinates along the answers' vectors, where these have the width of the features.
+    """
+
+    x: np.ndarray
+    along: np.ndarray | None
+
+    @classmethod
+    def of(cls, x: np.ndarray, block: _Block) -> _View:
+        if block.basis is None or block.basis.shape[0] != x.shape[1]:
+            return cls(x, None)
+        return cls(x, x @ block.basis / max(float(np.sqrt((x**2).sum(1).mean())), 1e-12))
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A readout of the answers (task 0) and perhaps of the control task (1).
+
+    Attributes:
+        readout: Predicts what ``own`` leaves over.
+        own: For each task, the multiple of the activation itself that comes nearest to the answers' vectors.
+        mean: For each task, the training rows' mean vector, which an unseen answer must not be held against.
+        width: Coordinates of a vector.
+    """
+
+    readout: Readout
+    own: tuple[float, ...]
+    mean: np.ndarray
+    width: int
+
+    def predict(self, view: _View, rows: np.ndarray, task: int) -> np.ndarray:
+        part = slice(task * self.width, (task + 1) * self.width)
+        out = self.readout.predict(view.x[rows])[:, part] - self.mean[part]
+        return out if view.along is None else out + self.own[task] * view.along[rows]
+
+
 def _fit(
-    block: _Block, design: _Design, x: np.ndarray, rows: np.ndarray, penalty: float, *, with_control: bool = False
-) -> Readout:
-    y = block.vectors[design.answer[rows]]
+    block: _Block, design: _Design, view: _View, rows: np.ndarray, penalty: float, *, with_control: bool = False
+) -> _Reader:
+    """Ridge around the best multiple of the identity: what the output head reads anyway need not be learnt."""
+    tasks = [design.answer[rows], *([design.control[rows]] if with_control else [])]
+    wanted, own = [], []
+    for answers in tasks:
+        y = block.vectors[answers]
+        share = 0.0
+        if view.along is not None:
+            along = view.along[rows]
+            share = max(float((along * y).sum() / max((along**2).sum(), 1e-12)), 0.0)
+            y = y - share * along
+        wanted.append(y)
+        own.append(share)
+    y = np.concatenate(wanted, 1)
     weights = None
-    if block.balanced:
-        counts = np.bincount(design.answer[rows], minlength=len(block.vectors))
-        weights = 1 / counts[design.answer[rows]]
+    if block.basis is None:  # classes count alike, however many rows they have
+        counts = np.bincount(tasks[0], minlength=len(block.vectors))
+        weights = 1 / counts[tasks[0]]
         weights = weights / weights.mean()
-    if with_control:
-        y = np.concatenate([y, block.vectors[design.control[rows]]], 1)
-    return fit_readout(x[rows], y, weights=weights, penalty=penalty)
+    readout = fit_readout(view.x[rows], y, weights=weights, penalty=penalty)
+    mean = readout.bias if block.basis is not None else np.zeros(y.shape[1])
+    return _Reader(readout, tuple(own), np.asarray(mean), block.vectors.shape[1])

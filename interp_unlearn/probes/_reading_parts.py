@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 
 import torch
@@ -36,12 +36,14 @@ from interp_unlearn.probes._similarity import similarity
 from interp_unlearn.probes._tuned_lens import TunedLens, TunedLensConfig, fit_tuned_lens, lens_layers
 from interp_unlearn.worlds import Entity, Prompt, Task
 
-MAX_SITES = 10  # residual sites read besides the last one, evenly spaced
-MAX_LENS_LAYERS = 16
+MAX_SITES = 8  # residual sites read besides the last one, evenly spaced
+MAX_LENS_LAYERS = 2 * MAX_SITES  # so that those of the tuned lens are among them
 TARGET_PROMPTS, NEIGHBOUR_PROMPTS = 40, 24
-SIMILAR_ENTITIES = 10
+DEEP = 8  # models of more blocks are asked about fewer entities, since each costs a pass through all of them
+SIMILAR_ENTITIES = 8
 SCORINGS: tuple[Scoring, ...] = ("answer", "class")
 LENS_CONFIG = TunedLensConfig(max_layers=MAX_SITES)
+MENTION_TEMPLATES = 4  # of deep models
 
 
 def _sites(model_layers: int, extra: Sequence[str] = ()) -> list[str]:
@@ -54,6 +56,20 @@ def _layers_of(phases: Phases) -> int:
     return int(phases.once(BEFORE, "layers", lambda model: {"n": torch.tensor(model.lm.n_layers)})["n"])
 
 
+def _thinned(task: Task, n_layers: int, *, known: int, unknown: int) -> Task:
+    """The task with at most so many entities of each known, unknown and target group, if the model is deep."""
+    if n_layers <= DEEP:
+        return task
+    return replace(
+        task,
+        target_entities=task.target_entities[:known],
+        known_ref=task.known_ref[:known],
+        known_eval=task.known_eval[:known],
+        unknown_ref=task.unknown_ref[:unknown],
+        unknown_eval=task.unknown_eval[:unknown],
+    )
+
+
 # -- alignment ------------------------------------------------------------------------------------------------------
 
 
@@ -63,10 +79,13 @@ def _look_alignment(phases: Phases, progress: Progress) -> Found:
     n_layers = _layers_of(phases)
     site = saes["main"].site if "main" in saes else f"blocks.{max(1, round(0.4 * n_layers))}.hook_resid_post"
     sites = _sites(n_layers, [site, *(sae.site for sae in saes.values())])
-    _mentions, labels = mention_rows(phases.task)
+    task = _thinned(phases.task, n_layers, known=12, unknown=12)
+    if n_layers > DEEP:
+        task = replace(task, mention_heldout=task.mention_heldout[:MENTION_TEMPLATES])
+    _mentions, labels = mention_rows(task)
 
     def read(model: HookedModel) -> Measured:
-        return dict(mention_activations(model, phases.task, sites).values)
+        return dict(mention_activations(model, task, sites, batch_size=32).values)
 
     acts: dict[str, Activations] = {}
     for phase in phases.names:
@@ -172,7 +191,7 @@ def _look_tuned_lens(phases: Phases, progress: Progress) -> Found:
     except DataError as error:
         kinds = [kind for kind in READING if kind.startswith("tuned_lens.")]
         return Found(tuple(missing(kind, "forget", str(error), mask_policy=POLICY) for kind in kinds))
-    tables = _lens_tables(phases, progress, lens_layers(_layers_of(phases), MAX_SITES), lenses)
+    tables = _lens_tables(phases, progress, lens_layers(_layers_of(phases), MAX_LENS_LAYERS), lenses)
     found = _depths("tuned_lens", tables, phases.seed)
     kl = lenses[BEFORE].kl.double().numpy()
     if len(kl):
@@ -215,9 +234,16 @@ def _asked(
     return out
 
 
+def _questions(phases: Phases) -> tuple[AnswerRow, ...]:
+    """What the readouts are fitted on and applied to."""
+    n_layers = _layers_of(phases)
+    templates = None if n_layers <= DEEP else 2
+    return answer_rows(_thinned(phases.task, n_layers, known=20, unknown=10), templates=templates)
+
+
 def _look_attribute(phases: Phases, progress: Progress) -> Found:
     try:
-        rows = answer_rows(phases.task)
+        rows = _questions(phases)
     except DataError as error:
         return Found(tuple(missing_attribute(POSITIONS[0], str(error), POLICY)))
     acts = _asked(phases, rows, "asked", progress)
@@ -249,7 +275,7 @@ def _look_attribute(phases: Phases, progress: Progress) -> Found:
 
 def _look_recognition(phases: Phases, progress: Progress) -> Found:
     try:
-        rows = answer_rows(phases.task)
+        rows = _questions(phases)
     except DataError as error:
         return Found(tuple(missing(k, POSITIONS[0], str(error), mask_policy=POLICY) for k in RECOGNITION))
     acts = _asked(phases, rows, "asked", progress)
@@ -281,7 +307,7 @@ def _similar_rows(task: Task) -> tuple[AnswerRow, ...]:
         return {e.id for e in entities[:SIMILAR_ENTITIES]}
 
     chosen = {"target": first(task.target_entities), "known_eval": first(task.known_eval)}
-    return tuple(r for r in answer_rows(task, templates=4) if r.entity in chosen.get(r.group, ()))
+    return tuple(r for r in answer_rows(task, templates=3) if r.entity in chosen.get(r.group, ()))
 
 
 def _one_thread() -> threadpool_limits:

@@ -31,7 +31,7 @@ from interp_unlearn._core import (
 from interp_unlearn.hooked import HookedModel, capture
 
 Head = Callable[[Tensor], Tensor]
-MAX_HELD = 384  # held-out tokens that the KL is measured on
+MAX_HELD = 256  # held-out tokens that the KL is measured on
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class TunedLensConfig:
         ConfigError: If a value makes no sense.
     """
 
-    max_layers: int = 10
-    max_tokens: int = 4096
+    max_layers: int = 8
+    max_tokens: int = 3072
     held_out: float = 0.2
-    penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
-    steps: int = 30
+    penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    steps: int = 20
     batch_size: int = 256
     lr: float = 0.005
     vocabulary: int = 1024
