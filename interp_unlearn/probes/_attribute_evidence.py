@@ -113,13 +113,15 @@ def attribute_evidence(
 
 
 def _better(value: np.ndarray, control: np.ndarray, clusters: tuple[np.ndarray, ...], seed: int) -> bool:
-    """Whether the readout beats its control task: the interval of the difference lies above 0."""
+    """Whether the readout beats its control task, and chance: its interval lies above both."""
     read = np.isfinite(value) & np.isfinite(control)
-    drawn = bootstrap_means(
-        (value - control)[read], tuple(c[read] for c in clusters), numpy_rng(seed, "attribute valid"), 400
+    if not read.any():
+        return False
+    floor = max(float(control[read].mean()), 0.5)
+    span = interval(
+        bootstrap_means(value[read], tuple(c[read] for c in clusters), numpy_rng(seed, "attribute valid"), 400)
     )
-    span = interval(drawn)
-    return span is not None and span[0] > 0
+    return span is not None and span[0] > floor
 
 
 def _interval(

@@ -228,15 +228,13 @@ def _evidence(
 
 
 def _better(site: _Site, clusters: tuple[np.ndarray, ...], seed: int) -> bool:
-    """Whether the readout beats its control task: the interval of the difference lies above 0."""
+    """Whether the readout beats its control task, and chance: its interval lies above both."""
     use = np.isfinite(site.control)
     if not use.any():
         return False
-    drawn = bootstrap_means(
-        (site.right - site.control)[use], tuple(c[use] for c in clusters), numpy_rng(seed, "recognition valid"), 400
-    )
-    span = interval(drawn)
-    return span is not None and span[0] > 0
+    floor = max(float(site.control[use].mean()), 0.5)
+    span = interval(bootstrap_means(site.right, clusters, numpy_rng(seed, "recognition valid"), 400))
+    return span is not None and span[0] > floor
 
 
 def _curve(
