@@ -38,9 +38,9 @@ class _Design:
         known: Rows that readouts are fitted on.
         target: Indices of the target's rows.
         same: For each target row and unknown entity, the row that asks the same; -1 for none.
-        unknown: The unknown entities.
         folds: Of all rows.
         blocks: Answers that share a readout.
+        gold_blocks: The same with the vectors of the gold model's own head.
     """
 
     rows: Rows
@@ -50,9 +50,9 @@ class _Design:
     known: np.ndarray
     target: np.ndarray
     same: np.ndarray
-    unknown: np.ndarray
     folds: Folds
     blocks: Sequence[_Block]
+    gold_blocks: Sequence[_Block]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def attribute_probe(
     vectors: Mapping[str, Tensor] | None = None,
     scoring: Scoring = "answer",
     gold: Activations | None = None,
+    gold_vectors: Mapping[str, Tensor] | None = None,
     where: str = "prompt",
     penalty: float = PENALTY,
     seed: int = 0,
@@ -107,6 +108,7 @@ def attribute_probe(
             entity has an answer of its own. ``"class"`` is a classifier of the answers that at least 3 known entities
             have.
         gold: The same rows in a model that never knew the target, read by readouts of its own.
+        gold_vectors: A vector per answer of that model's own head; default ``vectors``.
         where: Last part of the evidence names.
         penalty: Ridge penalty, see `fit_readout`.
         seed: Seed of folds, control task and intervals.
@@ -132,7 +134,7 @@ def attribute_probe(
         reason = _too_few(rows_of(before, sites[0]))
     if reason:
         return missing_attribute(where, reason, policy)
-    design = _design(before, sites[0], vectors, scoring, seed)
+    design = _design(before, sites[0], vectors, gold_vectors or vectors, scoring, seed)
     if isinstance(design, str):
         return missing_attribute(where, design, policy)
     read: dict[str, Site] = {}
@@ -163,7 +165,12 @@ def _too_few(rows: Rows) -> str:
 
 
 def _design(
-    acts: Activations, site: str, vectors: Mapping[str, Tensor] | None, scoring: Scoring, seed: int
+    acts: Activations,
+    site: str,
+    vectors: Mapping[str, Tensor] | None,
+    gold_vectors: Mapping[str, Tensor] | None,
+    scoring: Scoring,
+    seed: int,
 ) -> _Design | str:
     """The design, or the reason why there can be none."""
     if "answer" not in acts.labels:
@@ -180,12 +187,14 @@ def _design(
     relations = sorted({r for r, _ in pairs})
     relation_of = np.array([relations.index(r) for r, _ in pairs])
     blocks = _classes(rows, relation, answer, known, relations, relation_of) if scoring == "class" else None
+    gold_blocks = blocks
     if scoring == "answer":
-        if vectors is None or any(a not in vectors for _, a in pairs):
+        tables = [v for v in (vectors, gold_vectors) if v is not None]
+        if len(tables) < 2 or any(a not in table for table in tables for _, a in pairs):
             raise DataError("scoring='answer' needs a vector for every answer (probes.answer_vectors gives them)")
-        raw = np.stack([vectors[a].double().numpy() for _, a in pairs])
-        blocks = [_vectors(raw, relation_of, len(rows))]
-    if not blocks:
+        made = [np.stack([table[a].double().numpy() for _, a in pairs]) for table in tables]
+        blocks, gold_blocks = ([_vectors(raw, relation_of, len(rows))] for raw in made)
+    if not blocks or not gold_blocks:
         return f"no answer of the target is shared by {MIN_CLASS} known entities, so that no class can be learnt"
     read = np.zeros(len(rows), dtype=bool)
     for block in blocks:
@@ -199,7 +208,7 @@ def _design(
     control = answer.copy()
     control[known] = shuffled_answers(rows.entity[known], relation[known], answer[known], rng)
     folds = Folds.make(rows.entity, rows.template, rng, relation=relation)
-    return _Design(rows, relation, answer, control, known, target, same, unknown, folds, blocks)
+    return _Design(rows, relation, answer, control, known, target, same, folds, blocks, gold_blocks)
 
 
 def _vectors(raw: Float[np.ndarray, "a d"], relation_of: np.ndarray, rows: int) -> _Block:
@@ -246,8 +255,8 @@ def _read(design: _Design, x: dict[str, np.ndarray], penalty: float) -> Site:
     known = {name: np.full(n, np.nan) for name in ("known", "control task", "transfer", "fresh")}
     target = {phase: np.full(n, np.nan) for phase in x}
     unknown = {phase: np.full(design.same.shape, np.nan) for phase in x}
-    for block in design.blocks:
-        views = {phase: _View.of(values, block) for phase, values in x.items()}
+    for block, gold_block in zip(design.blocks, design.gold_blocks, strict=True):
+        views = {phase: _View.of(v, gold_block if phase == "gold" else block) for phase, v in x.items()}
         mine = block.here & design.known & block.eligible[design.answer]
         for train, test in design.folds.joint():
             fit, held = train & mine, np.flatnonzero(test & mine)
@@ -273,8 +282,9 @@ def _read(design: _Design, x: dict[str, np.ndarray], penalty: float) -> Site:
             wrong = block.wrong(right)
             original = _fit(block, design, views["before"], fit, penalty)
             for phase in x:
-                own = _fit(block, design, views["gold"], fit, penalty) if phase == "gold" else original
-                scores = own.predict(views[phase], np.arange(n), 0) @ block.vectors.T
+                its = gold_block if phase == "gold" else block
+                own = _fit(its, design, views["gold"], fit, penalty) if phase == "gold" else original
+                scores = own.predict(views[phase], np.arange(n), 0) @ its.vectors.T
                 target[phase][targets[index]] = place(scores[targets[index]], wrong, right)
                 for u in range(design.same.shape[1]):
                     at = design.same[index, u]

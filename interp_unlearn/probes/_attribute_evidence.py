@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp_unlearn._core import Axis, Evidence, Labelled, numpy_rng
-from interp_unlearn.probes._bootstrap import bootstrap_means, interval, mean_interval
+from interp_unlearn.probes._bootstrap import bootstrap_means, interval, mean_interval, percentile
 from interp_unlearn.probes._catalogue_reading import evidence, missing
 from interp_unlearn.probes._rows import Rows
 
@@ -224,10 +224,19 @@ def _mean(
         config={
             **facts,
             "before": float(np.nanmean(rows["before"])),
+            "percentile_among_unknown": _rank(rows["after"], unknown),
             **({"gold": float(np.nanmean(rows["gold"]))} if "gold" in rows else {}),
         },
         seed=seed,
     )
+
+
+def _rank(rows: np.ndarray, unknown: np.ndarray) -> float:
+    """Share of unknown entities from which the target's answers are read less well than from the target."""
+    asked = np.isfinite(rows)[:, None] & np.isfinite(unknown)
+    use = asked.any(0)
+    means = np.array([unknown[asked[:, u], u].mean() for u in np.flatnonzero(use)])
+    return percentile(float(np.nanmean(rows)), means)
 
 
 def _curve(read: Mapping[str, Site], target: Rows, seed: int) -> Labelled:

@@ -52,6 +52,11 @@ def _sites(model_layers: int, extra: Sequence[str] = ()) -> list[str]:
     return sorted(names, key=lambda n: (int(n.split(".")[1]) if n.startswith("blocks.") else -1, n))
 
 
+def _key(name: str, *settings: object) -> str:
+    """The name under which a phase keeps a measurement: it changes with every setting and text behind it."""
+    return f"{name}-{config_hash(list(settings))}"
+
+
 def _layers_of(phases: Phases) -> int:
     return int(phases.once(BEFORE, "layers", lambda model: {"n": torch.tensor(model.lm.n_layers)})["n"])
 
@@ -82,7 +87,8 @@ def _look_alignment(phases: Phases, progress: Progress) -> Found:
     task = _thinned(phases.task, n_layers, known=12, unknown=12)
     if n_layers > DEEP:
         task = replace(task, mention_heldout=task.mention_heldout[:MENTION_TEMPLATES])
-    _mentions, labels = mention_rows(task)
+    mentions, labels = mention_rows(task)
+    key = _key("mentions", sites, [m.text for m in mentions])
 
     def read(model: HookedModel) -> Measured:
         return dict(mention_activations(model, task, sites, batch_size=32).values)
@@ -90,7 +96,7 @@ def _look_alignment(phases: Phases, progress: Progress) -> Found:
     acts: dict[str, Activations] = {}
     for phase in phases.names:
         progress(f"reading mentions ({phase})", 0, 0)
-        values = phases.once(phase, f"mentions-{config_hash(sites)}", read)
+        values = phases.once(phase, key, read)
         acts[phase] = Activations({s: values[s] for s in sites}, None, None, None, LAST_TOKEN, labels)
     progress("probing mentions", 0, 0)
     found = run_probes(
@@ -127,7 +133,7 @@ def _lens_tables(
 ) -> dict[str, dict[str, Labelled]]:
     """Tables by question set and phase. The original's head decodes before and after; gold is decoded by its own."""
     sets = _lens_sets(phases.task)
-    key = config_hash(list(layers))
+    keys = {name: _key(f"lens-{name}", list(layers), [p.full for p in prompts]) for name, prompts in sets.items()}
     states: dict[tuple[str, str], LensStates] = {}
     for phase in phases.names:
         progress(f"reading prompts ({phase})", 0, 0)
@@ -136,7 +142,7 @@ def _lens_tables(
             def read(model: HookedModel, prompts: tuple[Prompt, ...] = prompts) -> Measured:
                 return lens_states(model, prompts, layers=layers).tensors()
 
-            states[name, phase] = LensStates.from_tensors(phases.once(phase, f"lens-{name}-{key}", read))
+            states[name, phase] = LensStates.from_tensors(phases.once(phase, keys[name], read))
     tables: dict[str, dict[str, Labelled]] = {name: {} for name in sets}
     for head in (BEFORE, GOLD):
         if head not in phases.names:
@@ -177,7 +183,7 @@ def lens_texts(task: Task) -> tuple[str, ...]:
 
 def _look_tuned_lens(phases: Phases, progress: Progress) -> Found:
     texts = lens_texts(phases.task)
-    key = f"tuned-lens-{config_hash(asdict(LENS_CONFIG))}"
+    key = _key("tuned-lens", asdict(LENS_CONFIG), texts)
 
     def fit(model: HookedModel) -> Measured:
         return fit_tuned_lens(model, texts, LENS_CONFIG, progress=progress).tensors()
@@ -218,7 +224,7 @@ def _asked(
 ) -> dict[str, dict[str, Activations]]:
     """Rows by position and phase."""
     sites = _sites(_layers_of(phases))
-    key = f"{name}-{config_hash(sites)}"
+    key = _key(name, sites, [r.text for r in rows])
 
     def read(model: HookedModel) -> Measured:
         found = read_rows(model, rows, sites)
@@ -249,15 +255,18 @@ def _look_attribute(phases: Phases, progress: Progress) -> Found:
     acts = _asked(phases, rows, "asked", progress)
     answers = list(dict.fromkeys(r.answer for r in rows if r.answer))
 
+    key = _key("answer-vectors", answers)
+
     def measure(model: HookedModel) -> Measured:
         vectors = answer_vectors(model, rows)
         return {"vectors": torch.stack([vectors[a] for a in answers])}
 
     def vectors_of(phase: str) -> Mapping[str, Tensor]:
-        return dict(zip(answers, phases.once(phase, "answer-vectors", measure)["vectors"], strict=True))
+        return dict(zip(answers, phases.once(phase, key, measure)["vectors"], strict=True))
 
     progress("fitting readouts of the answers", 0, 0)
     vectors, found = vectors_of(BEFORE), []
+    gold_vectors = vectors_of(GOLD) if GOLD in phases.names else None
     with _one_thread():
         for position, by_phase in acts.items():
             for scoring in SCORINGS if position == "prompt" else SCORINGS[:1]:
@@ -267,6 +276,7 @@ def _look_attribute(phases: Phases, progress: Progress) -> Found:
                     vectors=vectors,
                     scoring=scoring,
                     gold=by_phase.get(GOLD),
+                    gold_vectors=gold_vectors,
                     where=position if scoring == "answer" else f"{position}.class",
                     seed=phases.seed,
                 )
