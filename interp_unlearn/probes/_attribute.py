@@ -137,6 +137,10 @@ def attribute_probe(
     design = _design(before, sites[0], vectors, gold_vectors or vectors, scoring, seed)
     if isinstance(design, str):
         return missing_attribute(where, design, policy)
+    if not any(block.wrong(design.answer[design.target]).any() for block in design.blocks):
+        return missing_attribute(
+            where, "every known entity has the target's answer, so there is nothing to rank", policy
+        )
     read: dict[str, Site] = {}
     for site in sites:
         x = {"before": before, "after": after} | ({} if gold is None else {"gold": gold})

@@ -66,18 +66,18 @@ def attribute_evidence(
     clusters = (known.entity, known.template)
     valid = [s for s in sites if _better(read[s].known["known"], read[s].known["control task"], clusters, seed)]
     curve = _curve(read, target, seed)
-    best_known = max(sites, key=lambda s: float(np.nanmean(read[s].known["known"])))
+    best_known = max(sites, key=lambda s: _mean_of(read[s].known["known"]))
     of = read[best_known].known
     facts = {**facts, "sites": sites, "valid_sites": valid}
     out = [
         evidence(
             KINDS[0],
             where,
-            float(np.nanmean(of["known"])),
+            _mean_of(of["known"]),
             n=len(known),
             mask_policy=known.mask_policy,
             interval=_interval(of["known"], clusters, seed, KINDS[0], where),
-            control=float(np.nanmean(of["control task"])),
+            control=_mean_of(of["control task"]),
             details={"layers": curve},
             config={
                 **facts,
@@ -100,12 +100,12 @@ def attribute_evidence(
         evidence(
             KINDS[3],
             where,
-            float(np.nanmean(transfer)),
+            _mean_of(transfer),
             n=len(known),
             mask_policy=known.mask_policy,
             interval=_interval(transfer, clusters, seed, KINDS[3], where),
-            control=float(np.nanmean(before)),
-            config={**facts, "fresh": float(np.nanmean(fresh))},
+            control=_mean_of(before),
+            config={**facts, "fresh": _mean_of(fresh)},
             seed=seed,
         )
     )
@@ -133,6 +133,12 @@ def _interval(
     return mean_interval(values[read], tuple(c[read] for c in clusters), numpy_rng(seed, *names))
 
 
+def _mean_of(places: np.ndarray) -> float:
+    """Mean of the rows that had wrong candidates; ``nan`` where none had."""
+    read = places[np.isfinite(places)]
+    return float(read.mean()) if len(read) else float("nan")
+
+
 def _first(places: np.ndarray) -> float:
     """Share of rows whose answer outranks every other."""
     read = places[np.isfinite(places)]
@@ -147,7 +153,7 @@ def _best(
     where: str, read: Mapping[str, Site], valid: list[str], target: Rows, facts: Mapping[str, Any], seed: int
 ) -> Evidence:
     """The largest mean over layers, against the same when each target entity is replaced by an unknown one."""
-    means = {p: np.array([np.nanmean(read[s].target[p]) for s in valid]) for p in _phases(read)}
+    means = {p: np.array([_mean_of(read[s].target[p]) for s in valid]) for p in _phases(read)}
     top = int(means["after"].argmax())
     floor = _floor(read, valid, target, "after", seed)
     return evidence(
@@ -199,19 +205,16 @@ def _mean(
     relations = tuple(str(r) for r in np.unique(relation))
     read_rows = np.isfinite(rows["after"])
     table = np.array(
-        [
-            [*(np.nanmean(v[relation == r]) for v in rows.values()), np.nanmean(unknown[relation == r])]
-            for r in relations
-        ]
+        [[*(_mean_of(v[relation == r]) for v in rows.values()), _mean_of(unknown[relation == r])] for r in relations]
     )
     return evidence(
         KINDS[2],
         where,
-        float(np.nanmean(rows["after"])),
+        _mean_of(rows["after"]),
         n=int(read_rows.sum()),
         mask_policy=target.mask_policy,
         interval=_interval(rows["after"], (target.entity, target.template), seed, KINDS[2], where),
-        control=float(np.nanmean(unknown)),
+        control=_mean_of(unknown),
         details={
             "relations": Labelled(
                 "place of the target's answers by relation",
@@ -223,9 +226,9 @@ def _mean(
         },
         config={
             **facts,
-            "before": float(np.nanmean(rows["before"])),
+            "before": _mean_of(rows["before"]),
             "percentile_among_unknown": _rank(rows["after"], unknown),
-            **({"gold": float(np.nanmean(rows["gold"]))} if "gold" in rows else {}),
+            **({"gold": _mean_of(rows["gold"])} if "gold" in rows else {}),
         },
         seed=seed,
     )
@@ -236,7 +239,7 @@ def _rank(rows: np.ndarray, unknown: np.ndarray) -> float:
     asked = np.isfinite(rows)[:, None] & np.isfinite(unknown)
     use = asked.any(0)
     means = np.array([unknown[asked[:, u], u].mean() for u in np.flatnonzero(use)])
-    return percentile(float(np.nanmean(rows)), means)
+    return percentile(_mean_of(rows), means)
 
 
 def _curve(read: Mapping[str, Site], target: Rows, seed: int) -> Labelled:
@@ -248,7 +251,7 @@ def _curve(read: Mapping[str, Site], target: Rows, seed: int) -> Labelled:
         parts = [*found.known.values(), *found.target.values(), *found.unknown.values()]
         for r, part in enumerate(parts):
             if np.isfinite(part).any():
-                values[s, r] = np.nanmean(part), _first(part)
+                values[s, r] = _mean_of(part), _first(part)
     return Labelled(
         "place of the right answer among the relation's answers",
         values,

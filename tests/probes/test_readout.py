@@ -177,6 +177,8 @@ def test_a_readout_that_does_not_work_says_nothing():
 def test_what_cannot_be_read_says_why():
     few, vectors = make_answers(known=6)
     assert all("6 known entities" in e.reason for e in attribute_probe(few, few, vectors=vectors))
+    same, one = make_answers(classes=1)
+    assert all("nothing to rank" in e.reason for e in attribute_probe(same, same, vectors=one))
     before, vectors = make_answers()
     broken = changed(before, {SITES[1]: before[SITES[1]] * torch.nan})
     assert all("broken" in e.reason for e in attribute_probe(before, broken, vectors=vectors))
