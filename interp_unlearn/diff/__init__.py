@@ -10,8 +10,8 @@ Example:
 """
 
 from interp_unlearn.diff._activations import compare_activations as compare_activations
-from interp_unlearn.diff._cka import LinearCKA as LinearCKA
-from interp_unlearn.diff._cka import linear_cka as linear_cka
 from interp_unlearn.diff._latents import compare_latents as compare_latents
 from interp_unlearn.diff._neurons import compare_neurons as compare_neurons
 from interp_unlearn.diff._weights import compare_weights as compare_weights
+from interp_unlearn.hooked import LinearCKA as LinearCKA
+from interp_unlearn.hooked import linear_cka as linear_cka

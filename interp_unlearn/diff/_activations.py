@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from interp_unlearn._core import Axis, Labelled
-from interp_unlearn.diff._cka import linear_cka
 from interp_unlearn.diff._pairs import Pair, group_names, pair
-from interp_unlearn.hooked import Activations
+from interp_unlearn.hooked import Activations, linear_cka
 
 SPREAD_FLOOR = 0.01
 NOTES = {

@@ -24,6 +24,8 @@ from interp_unlearn.hooked._batch import span_last_token as span_last_token
 from interp_unlearn.hooked._batch import tokenize as tokenize
 from interp_unlearn.hooked._capture import Activations as Activations
 from interp_unlearn.hooked._capture import capture as capture
+from interp_unlearn.hooked._cka import LinearCKA as LinearCKA
+from interp_unlearn.hooked._cka import linear_cka as linear_cka
 from interp_unlearn.hooked._edit import Edit as Edit
 from interp_unlearn.hooked._edit import PassView as PassView
 from interp_unlearn.hooked._edit import ablate as ablate

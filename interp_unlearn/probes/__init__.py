@@ -25,12 +25,32 @@ questions, directions and caveats):
 - ``sae.fvu/<basis>``, ``sae.l0/<basis>``, ``norm.ratio/<site>``: health
 - ``probe.accuracy/<site>``, ``probe.unknown_fraction/<site>``, ``probe.fresh_unknown_fraction/<site>``: linear probe
 - ``lens.margin/<set>``: logit lens, from two tables of `logit_lens`
+
+Probes that look for the answer itself (``<position>`` is ``prompt`` or ``name``; `READING` is their catalogue):
+
+- ``attribute.selectivity/<position>``, ``attribute.best/<position>``, ``attribute.mean/<position>``,
+  ``attribute.bystanders/<position>``: the original's readout of the answer, applied to the edited model
+- ``recognition.accuracy/<position>``, ``recognition.unknown/<position>``, ``recognition.fresh_unknown/<position>``:
+  readouts of known and unknown
+- ``lens.first/<set>``, ``lens.depth/<set>``, ``lens.half_depth/<set>``, and the same with ``tuned_lens.first/<set>``,
+  ``tuned_lens.depth/<set>``, ``tuned_lens.half_depth/<set>``, ``tuned_lens.margin/<set>``: depth of the answer
+- ``tuned_lens.kl/text``: how good the tuned lens is
+- ``similarity.cka/<position>``, ``similarity.pca_shift/<position>``, ``similarity.pca_direction/<position>``: geometry
 """
 
 from interp_unlearn.probes._alignment import alignment as alignment
 from interp_unlearn.probes._alignment import alignment_by_layer as alignment_by_layer
+from interp_unlearn.probes._answer_rows import AnswerRow as AnswerRow
+from interp_unlearn.probes._answer_rows import answer_activations as answer_activations
+from interp_unlearn.probes._answer_rows import answer_rows as answer_rows
+from interp_unlearn.probes._answer_rows import answer_vectors as answer_vectors
+from interp_unlearn.probes._attribute import attribute_probe as attribute_probe
 from interp_unlearn.probes._axis import KnownUnknownAxis as KnownUnknownAxis
 from interp_unlearn.probes._catalogue import CATALOGUE as CATALOGUE
+from interp_unlearn.probes._catalogue_reading import READING as READING
+from interp_unlearn.probes._depth import depth_evidence as depth_evidence
+from interp_unlearn.probes._depth import first_depth as first_depth
+from interp_unlearn.probes._depth import half_depth as half_depth
 from interp_unlearn.probes._distances import TwoSampleResult as TwoSampleResult
 from interp_unlearn.probes._distances import two_sample_test as two_sample_test
 from interp_unlearn.probes._firing import firing as firing
@@ -38,9 +58,12 @@ from interp_unlearn.probes._firing import separating_latents as separating_laten
 from interp_unlearn.probes._health import norm_ratio as norm_ratio
 from interp_unlearn.probes._health import sae_health as sae_health
 from interp_unlearn.probes._known_unknown import known_unknown_probe as known_unknown_probe
+from interp_unlearn.probes._lens import LensStates as LensStates
 from interp_unlearn.probes._lens import lens_evidence as lens_evidence
+from interp_unlearn.probes._lens import lens_states as lens_states
 from interp_unlearn.probes._lens import logit_lens as logit_lens
 from interp_unlearn.probes._lens import logit_lens_grid as logit_lens_grid
+from interp_unlearn.probes._lens import read_lens as read_lens
 from interp_unlearn.probes._linear import LinearProbe as LinearProbe
 from interp_unlearn.probes._linear import ProbeScore as ProbeScore
 from interp_unlearn.probes._linear import fit_linear_probe as fit_linear_probe
@@ -58,6 +81,10 @@ from interp_unlearn.probes._phases import LivePhases as LivePhases
 from interp_unlearn.probes._phases import Measured as Measured
 from interp_unlearn.probes._phases import Phases as Phases
 from interp_unlearn.probes._phases import swapped as swapped
+from interp_unlearn.probes._reading_parts import lens_texts as lens_texts
+from interp_unlearn.probes._readout import Readout as Readout
+from interp_unlearn.probes._readout import fit_readout as fit_readout
+from interp_unlearn.probes._recognition import recognition_probe as recognition_probe
 from interp_unlearn.probes._rows import GROUPS as GROUPS
 from interp_unlearn.probes._rows import Dictionary as Dictionary
 from interp_unlearn.probes._rows import Rows as Rows
@@ -67,4 +94,10 @@ from interp_unlearn.probes._rows import encode as encode
 from interp_unlearn.probes._rows import features as features
 from interp_unlearn.probes._rows import rows_of as rows_of
 from interp_unlearn.probes._run import run_probes as run_probes
+from interp_unlearn.probes._similarity import pca_direction as pca_direction
+from interp_unlearn.probes._similarity import pca_shift as pca_shift
+from interp_unlearn.probes._similarity import similarity as similarity
+from interp_unlearn.probes._tuned_lens import TunedLens as TunedLens
+from interp_unlearn.probes._tuned_lens import TunedLensConfig as TunedLensConfig
+from interp_unlearn.probes._tuned_lens import fit_tuned_lens as fit_tuned_lens
 from interp_unlearn.probes._two_sample import indistinguishability as indistinguishability

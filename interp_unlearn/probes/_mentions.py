@@ -48,18 +48,7 @@ def mention_activations(
     Raises:
         DataError: If the task has no mention templates of this split, or an entity is in two groups.
     """
-    mentions: list[Mention] = []
-    group: list[str] = []
-    for name in GROUPS:
-        entities = task.target_entities if name == "target" else getattr(task, name)
-        found = task.mentions(entities, split)
-        mentions += found
-        group += [name] * len(found)
-    if not mentions:
-        raise DataError(
-            f"the task has no mention templates of split {split!r}; give the world some with an empty relation"
-        )
-    _check_disjoint(mentions, group)
+    mentions, labels = mention_rows(task, split)
     order = sorted(range(len(mentions)), key=lambda i: (len(mentions[i].text), i))
     parts: list[Activations] = []
     for start in range(0, len(order), batch_size):
@@ -74,13 +63,36 @@ def mention_activations(
     values = {site: torch.cat([p[site] for p in parts])[back] for site in dict.fromkeys(sites)}
     tokens = torch.cat([p.tokens.cpu() for p in parts if p.tokens is not None])[back]
     positions = torch.cat([p.positions.cpu() for p in parts if p.positions is not None])[back]
+    policy = LAST_TOKEN if not after_name else f"{after_name} tokens after the name, at most the last token of the text"
+    return Activations(values, tokens, torch.ones_like(tokens, dtype=torch.bool), positions, policy, labels)
+
+
+def mention_rows(
+    task: Task, split: Literal["train", "heldout"] = "heldout"
+) -> tuple[list[Mention], dict[str, tuple[str, ...]]]:
+    """The mentions of every entity of a task, and their labels ``entity``, ``group`` and ``template``.
+
+    Raises:
+        DataError: If the task has no mention templates of this split, or an entity is in two groups.
+    """
+    mentions: list[Mention] = []
+    group: list[str] = []
+    for name in GROUPS:
+        entities = task.target_entities if name == "target" else getattr(task, name)
+        found = task.mentions(entities, split)
+        mentions += found
+        group += [name] * len(found)
+    if not mentions:
+        raise DataError(
+            f"the task has no mention templates of split {split!r}; give the world some with an empty relation"
+        )
+    _check_disjoint(mentions, group)
     labels = {
         "entity": tuple(m.entity for m in mentions),
         "group": tuple(group),
         "template": tuple(m.template for m in mentions),
     }
-    policy = LAST_TOKEN if not after_name else f"{after_name} tokens after the name, at most the last token of the text"
-    return Activations(values, tokens, torch.ones_like(tokens, dtype=torch.bool), positions, policy, labels)
+    return mentions, labels
 
 
 def _check_disjoint(mentions: Sequence[Mention], group: Sequence[str]) -> None:

@@ -95,7 +95,7 @@ def test_the_last_layer_of_the_lens_is_the_models_own_prediction(model, task):
 def test_chosen_layers_and_prompts_without_options(model, task):
     prompt = replace(task.forget_heldout.prompts[0], options=())
     lens = logit_lens(model, [prompt], layers=[2])
-    assert lens.values.shape == (1, 1, 3)
+    assert lens.values.shape == (1, 1, 4)
     assert np.isnan(lens.at(measure="margin")).all()
     with pytest.raises(DataError, match=r"layers \[7\]"):
         logit_lens(model, [prompt], layers=[7])

@@ -123,6 +123,24 @@ def test_sets_of_targets_are_tested_on_unseen_entities():
     assert gone["two_sample.auc_set"].control == pytest.approx(0.5, abs=0.2)
 
 
+@pytest.mark.parametrize("targets", [5, 20])
+def test_small_and_large_sets_are_told_from_unknown_entities_only_where_they_differ(targets):
+    before = make_mentions(0.0, targets=targets)
+    forgotten = by_kind(indistinguishability(before, make_mentions(1.0, targets=targets), SITE))
+    aside = by_kind(indistinguishability(before, make_mentions(1.0, targets=targets, off_axis=8.0), SITE))
+    for kind in ("energy", "mmd"):
+        assert forgotten[f"two_sample.{kind}"].config["p_value"] > 0.02
+        assert forgotten[f"two_sample.{kind}"].config["p_value_before"] < 0.01
+        assert aside[f"two_sample.{kind}"].config["p_value"] < 0.01  # moved where no unknown entity is
+    assert forgotten["two_sample.auc_set"].value <= forgotten["two_sample.auc_set"].config["control_p95"] + 0.05
+    assert aside["two_sample.auc_set"].value > 0.95
+    assert aside["two_sample.auc_set"].config["n_targets"] == targets
+    few = make_mentions(0.0, targets=targets, others=7)
+    refused = by_kind(indistinguishability(few, few, SITE))
+    assert len(refused) == 4
+    assert all("7 held-out unknown entities; at least 8" in e.reason for e in refused.values())
+
+
 def test_too_few_unknown_entities_or_templates_are_said():
     few = make_mentions(0.0, others=7)
     found = indistinguishability(few, few, SITE)
