@@ -35,6 +35,11 @@ from interp_unlearn.probes._distances import TwoSampleResult as TwoSampleResult
 from interp_unlearn.probes._distances import two_sample_test as two_sample_test
 from interp_unlearn.probes._firing import firing as firing
 from interp_unlearn.probes._firing import separating_latents as separating_latents
+from interp_unlearn.probes._forced import PLACES as PLACES
+from interp_unlearn.probes._forced import Forced as Forced
+from interp_unlearn.probes._forced import forced as forced
+from interp_unlearn.probes._forced import forced_spans as forced_spans
+from interp_unlearn.probes._forced import pick_prompts as pick_prompts
 from interp_unlearn.probes._health import norm_ratio as norm_ratio
 from interp_unlearn.probes._health import sae_health as sae_health
 from interp_unlearn.probes._known_unknown import known_unknown_probe as known_unknown_probe
@@ -54,6 +59,11 @@ from interp_unlearn.probes._parts import Level as Level
 from interp_unlearn.probes._parts import Part as Part
 from interp_unlearn.probes._parts import parts_of as parts_of
 from interp_unlearn.probes._parts import register_part as register_part
+from interp_unlearn.probes._patch_catalogue import PATCHING as PATCHING
+from interp_unlearn.probes._patching import Patcher as Patcher
+from interp_unlearn.probes._patching import Plan as Plan
+from interp_unlearn.probes._patching import run_plans as run_plans
+from interp_unlearn.probes._patching import states as states
 from interp_unlearn.probes._phases import LivePhases as LivePhases
 from interp_unlearn.probes._phases import Measured as Measured
 from interp_unlearn.probes._phases import Phases as Phases
@@ -68,3 +78,10 @@ from interp_unlearn.probes._rows import features as features
 from interp_unlearn.probes._rows import rows_of as rows_of
 from interp_unlearn.probes._run import run_probes as run_probes
 from interp_unlearn.probes._two_sample import indistinguishability as indistinguishability
+from interp_unlearn.probes._uds import Depth as Depth
+from interp_unlearn.probes._uds import UDSConfig as UDSConfig
+from interp_unlearn.probes._uds import depth_states as depth_states
+from interp_unlearn.probes._uds import removal as removal
+from interp_unlearn.probes._uds import uds_evidence as uds_evidence
+from interp_unlearn.probes._uds import unlearning_depth as unlearning_depth
+from interp_unlearn.probes._unknown import unknown_states as unknown_states
