@@ -146,7 +146,10 @@ class Suffix:
             def keep(site: Site, value: Tensor) -> Tensor:
                 return site.shape_in(value.detach().clone(), shape).flatten(2)
 
-            with watch_tuples(model) as self._tuples, tap(model.sites, [*sites, *blocks], keep=keep, stop=False) as taps:
+            with (
+                watch_tuples(model) as self._tuples,
+                tap(model.sites, [*sites, *blocks], keep=keep, stop=False) as taps,
+            ):
                 self.logprob = taps.run(lambda: self.logprobs(torch.arange(len(rows.index), device=model.device)))
                 values: Mapping[str, Tensor] = dict(taps.values)
         self.clean = {site: values[site] for site in sites}

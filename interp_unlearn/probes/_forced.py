@@ -86,9 +86,7 @@ class Forced:
         batch = self.encoded.batch
         keep = batch.attended[index].any(0)
         part = AnswerBatch(batch.rows(index), self.encoded.answer[index][:, keep])
-        return Forced(
-            part, self.name[index][:, keep], self.facts[index], self.templates[index], self.texts[index]
-        )
+        return Forced(part, self.name[index][:, keep], self.facts[index], self.templates[index], self.texts[index])
 
     def chunks(self, size: int) -> Iterator[tuple[slice, Forced]]:
         """Runs of at most ``size`` rows."""
@@ -192,7 +190,9 @@ def pick_prompts(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
         facts = [facts[i * len(facts) // n] for i in range(n)]
     longest = max((len(f) for f in facts), default=0)
     # Facts take turns in which wording they begin with, or one wording would ask them all.
-    turns = [fact[(turn + i) % len(fact)] for turn in range(longest) for i, fact in enumerate(facts) if turn < len(fact)]
+    turns = [
+        fact[(turn + i) % len(fact)] for turn in range(longest) for i, fact in enumerate(facts) if turn < len(fact)
+    ]
     return turns[:n]
 
 

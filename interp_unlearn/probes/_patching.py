@@ -137,9 +137,7 @@ class Patcher:
     """
 
     @torch.no_grad()
-    def __init__(
-        self, model: HookedModel, rows: Forced, base: Sequence[Edit] = (), *, shortcut: bool = True
-    ) -> None:
+    def __init__(self, model: HookedModel, rows: Forced, base: Sequence[Edit] = (), *, shortcut: bool = True) -> None:
         self.model, self.rows, self.base = model, rows, tuple(base)
         inputs = [site_of(i, "hook_resid_pre") for i in range(1, model.lm.n_layers)] if shortcut else []
         self._inputs: dict[str, Tensor] = {}
