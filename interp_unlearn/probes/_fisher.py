@@ -4,8 +4,8 @@ Empirical, one question at a time (a batch mean squared is another quantity)::
 
     F_i = mean over questions of (d log p(answer) / d w_i)²
 
-With gold, *Fisher erasure* asks whether the weights that are more sensitive in gold than in the original (a fact that is
-memorised has a flat loss) have become as sensitive::
+With gold, *Fisher erasure* asks whether the weights that are more sensitive in gold than in the original (a fact that
+is memorised has a flat loss) have become as sensitive::
 
     mask = top share of max(F_gold - F_original, 0)
     erasure = 1 - mean over the mask of clip((F_gold - F_edited) / (F_gold - F_original), 0, 1)

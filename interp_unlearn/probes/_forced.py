@@ -127,11 +127,11 @@ def forced_spans(
     unit: Literal["character", "token"] = "character",
     facts: Sequence[str] | None = None,
 ) -> Forced:
-    """Texts in which one span per row is scored, such as TOFU answers with a marked entity.
+    r"""Texts in which one span per row is scored, such as TOFU answers with a marked entity.
 
     Args:
         model: A language model with a tokenizer.
-        texts: Whole texts, e.g. ``"Question: …\\nAnswer: The author's full name is Hsiao Yun-Hwa."``.
+        texts: Whole texts, e.g. ``"Question: …\nAnswer: The author's full name is Hsiao Yun-Hwa."``.
         spans: Half-open spans (start, end), one per text.
         unit: What the spans count: ``"character"``, or ``"token"``, attended tokens of the row by this model's
             tokenizer (a BOS token counts as one).

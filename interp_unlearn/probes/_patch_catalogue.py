@@ -12,8 +12,8 @@ _DONOR = "Early states hold the name, later ones may hold the answer itself: loo
 
 PATCHING: Mapping[str, Kind] = {
     "uds.score": Kind(
-        "Read by the original model, do the edited model's states carry the fact like the original's (0), or are they as "
-        "empty of it as the reference's (1)?",
+        "Read by the original model, do the edited model's states carry the fact like the original's (0), or are they "
+        "as empty of it as the reference's (1)?",
         "high",
         "the same for facts of neighbours, which should be 0, against states of unknown entities",
         "The original model reads the states: a fact that is still there in another basis counts as erased. It sees "

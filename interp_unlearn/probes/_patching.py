@@ -146,10 +146,15 @@ class Patcher:
         if not inputs:
             self.logprob = self.logprobs()
             return
-        with evaluating(model.module), edit(model, *base), watch_tuples(model) as self._tuples:
-            with tap(model.sites, inputs, keep=lambda _s, v: v.detach().clone(), stop=False) as taps:
-                out = taps.run(lambda: answer_logits(model, rows.encoded))
-                self._inputs = dict(taps.values)
+        copy = lambda _site, value: value.detach().clone()  # noqa: E731
+        with (
+            evaluating(model.module),
+            edit(model, *base),
+            watch_tuples(model) as self._tuples,
+            tap(model.sites, inputs, keep=copy, stop=False) as taps,
+        ):
+            out = taps.run(lambda: answer_logits(model, rows.encoded))
+            self._inputs = dict(taps.values)
         self.logprob = _picked(out, rows.encoded).cpu()
         self.shortcut = True
         again = self.logprobs((), model.lm.n_layers // 2)

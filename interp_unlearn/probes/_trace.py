@@ -1,4 +1,4 @@
-"""Causal tracing restricted to the target's tokens (Meng et al., 2022, arXiv 2202.05262): which states bring the answer?
+"""Causal tracing (Meng et al., 2022, arXiv 2202.05262) of the target's tokens: which states bring the answer?
 
 Noise on the embeddings of the name's tokens destroys the answer; then the clean output of one block at one place is put
 back. The noise is normal, with ``noise`` times the standard deviation of the embedding matrix, the same in every model.

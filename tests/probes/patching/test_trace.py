@@ -18,8 +18,8 @@ def test_noise_reaches_the_name_alone_and_repeats(model, task):
     assert torch.equal(one, again.change(zero)) and not torch.equal(one, other.change(zero))
     assert float(one[rows.at("name")].std()) == pytest.approx(0.5, rel=0.15)
     part = rows.rows(slice(2, 4))
-    torch.testing.assert_close(_noise(rows, 48, 0.5, 7, 0)(part, slice(2, 4))[0].change(zero[2:4, : part.name.shape[1]])[
-        part.at("name")], one[2:4][rows.at("name")[2:4]])  # fmt: skip
+    some = _noise(rows, 48, 0.5, 7, 0)(part, slice(2, 4))[0].change(zero[2:4, : part.name.shape[1]])
+    torch.testing.assert_close(some[part.at("name")], one[2:4][rows.at("name")[2:4]])
 
 
 def test_the_noised_answer_is_that_of_a_plain_edit(model, task):
