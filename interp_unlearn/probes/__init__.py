@@ -25,6 +25,14 @@ questions, directions and caveats):
 - ``sae.fvu/<basis>``, ``sae.l0/<basis>``, ``norm.ratio/<site>``: health
 - ``probe.accuracy/<site>``, ``probe.unknown_fraction/<site>``, ``probe.fresh_unknown_fraction/<site>``: linear probe
 - ``lens.margin/<set>``: logit lens, from two tables of `logit_lens`
+
+Evidence that puts states of one model into another or asks for gradients has its own catalogue, `PATCHING`
+(``<place>`` is one of `PLACES`):
+
+- ``uds.score/gold``, ``uds.score/unknown``: unlearning depth score
+- ``patch_back.restored/<place>``, ``patch_back.lost/<place>``, ``patch_back.krs/both``: patch-back
+- ``trace.total/name``, ``trace.indirect/<place>``: causal tracing
+- ``fisher.trace/forget``, ``fisher.erasure/<share>``: diagonal Fisher information
 """
 
 from interp_unlearn.probes._alignment import alignment as alignment

@@ -159,3 +159,10 @@ def test_options_that_mean_nothing_are_refused():
         UDSConfig(threshold=0.0)
     with pytest.raises(ConfigError, match="stride"):
         UDSConfig(stride=0)
+
+
+def test_the_catalogue_and_the_docstring_agree():
+    from interp_unlearn import probes
+
+    for kind in probes.PATCHING:
+        assert f"``{kind}/" in (probes.__doc__ or ""), kind
