@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -45,21 +47,22 @@ def test_restoring_everything_that_can_matter_restores_the_answer(model, task):
 
 
 def test_evidence(phases, hidden):
-    live = phases(hidden)
-    found = trace_evidence(live, TraceConfig(draws=2, max_prompts=4))
+    config = TraceConfig(draws=1, max_prompts=2, stride=2)
+    one, two = (trace_evidence(phases(hidden), config) for _ in range(2))
     names = ["trace.total/name", *(f"trace.indirect/{p}" for p in ("name", "name_end", "prompt_end"))]
-    assert [e.name for e in found.evidence] == names
-    total = found.evidence[0]
+    assert [e.name for e in one.evidence] == names
+    total = one.evidence[0]
     assert np.isfinite(total.value) and total.control > 0 and total.interval is not None
-    assert set(found.tables) == {"trace.before", "trace.after"}
-    again = trace_evidence(live, TraceConfig(draws=2, max_prompts=4))
-    assert [e.to_json() for e in found.evidence] == [e.to_json() for e in again.evidence]
+    assert set(one.tables) == {"trace.before", "trace.after"}
+    assert json.dumps([e.to_json() for e in one.evidence]) == json.dumps([e.to_json() for e in two.evidence])
 
 
 def test_no_effect_and_a_broken_model_have_reasons(phases, noise):
-    none = trace_evidence(phases(), TraceConfig(draws=1, min_total=1e6)).evidence[1]
+    none = trace_evidence(phases(), TraceConfig(draws=1, max_prompts=1, stride=4, min_total=1e6)).evidence[1]
     assert np.isnan(none.value) and "no effect to trace" in none.reason
-    broken = trace_evidence(phases({n: v * float("nan") for n, v in noise(1.0).items()}), TraceConfig(draws=1))
+    broken = trace_evidence(
+        phases({n: v * float("nan") for n, v in noise(1.0).items()}), TraceConfig(draws=1, stride=4)
+    )
     assert all("broken" in e.reason for e in broken.evidence)
     with pytest.raises(ConfigError, match="noise"):
         TraceConfig(noise=0.0)
