@@ -44,7 +44,7 @@ class FisherConfig:
 
     Attributes:
         max_prompts: Questions of each set, at most.
-        stride: Weights of every so many blocks, counted from the last; 0 gives about ten blocks.
+        stride: Weights of every so many blocks, counted from the last; 0 gives at most 8 blocks.
         share: Share of the weights in the mask of Fisher erasure (0.0001, 0.001 and 0.01 in the source).
         max_weights: Fisher erasure keeps every single value; it is left out above so many weights.
     """

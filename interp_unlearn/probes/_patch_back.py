@@ -10,7 +10,6 @@ over rows::
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -44,7 +43,7 @@ from interp_unlearn.worlds import Prompt
 
 KINDS = {"block": BLOCK, "mlp": MLP, "attention": ATTENTION}
 UNKNOWN = "unknown"  # block outputs of an unknown name
-DEPTHS = 10  # about so many depths are patched by default
+DEPTHS = 8  # at most so many depths are patched by default
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class PatchBackConfig:
 
     Attributes:
         places: Where states are put in, see `PLACES`.
-        stride: Patch every so many blocks, counted from the last; 0 gives about ten depths.
+        stride: Patch every so many blocks, counted from the last; 0 gives at most 8 depths.
         window: MLP and attention outputs of so many neighbouring blocks are patched together, since one alone rarely
             matters; 0 is a sixth of the blocks ("Dissecting" uses 5).
         krs_place: Tokens whose MLP coefficients and attention outputs are put back for the KRS.
@@ -69,8 +68,8 @@ class PatchBackConfig:
     window: int = 0
     krs_place: Place = "all"
     krs_mlp: Literal["coefficients", "output"] = "coefficients"
-    max_prompts: int = 8
-    unknown: int = 2
+    max_prompts: int = 6
+    unknown: int = 1
     min_gap: float = 0.1
     batch_size: int = 16
 
@@ -92,7 +91,7 @@ class PatchBackConfig:
 
     def layers(self, n_layers: int) -> list[int]:
         """The blocks that are patched."""
-        return chosen_layers(n_layers, self.stride or max(1, math.ceil(n_layers / DEPTHS)))
+        return chosen_layers(n_layers, self.stride, DEPTHS)
 
     def blocks(self, layer: int, n_layers: int) -> list[int]:
         """The window of blocks that ends at ``layer``."""

@@ -7,6 +7,7 @@ blocks below the patch are not run again, and the output head runs only where an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -287,6 +288,6 @@ def ratio_interval(
     return interval((weights @ top)[below != 0] / below[below != 0])
 
 
-def chosen_layers(n_layers: int, stride: int) -> list[int]:
-    """Every ``stride``-th block counted from the last one, which is always there."""
-    return sorted(range(n_layers - 1, -1, -stride))
+def chosen_layers(n_layers: int, stride: int, depths: int) -> list[int]:
+    """Every ``stride``-th block counted from the last one, which is always there; 0 gives at most ``depths`` blocks."""
+    return sorted(range(n_layers - 1, -1, -(stride or max(1, math.ceil(n_layers / depths)))))

@@ -41,7 +41,7 @@ class TraceConfig:
         places: Where clean states are put back, see `PLACES`.
         noise: Standard deviation of the noise, in standard deviations of the embedding matrix (3 in the paper).
         draws: Noise draws per prompt.
-        stride: Restore every so many blocks, counted from the last; 0 gives about ten depths.
+        stride: Restore every so many blocks, counted from the last; 0 gives at most 8 depths.
         max_prompts: Questions about the target, at most.
         min_total: Smallest total effect, in nats per token, that shares are taken of.
         batch_size: Rows per pass.

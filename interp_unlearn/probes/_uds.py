@@ -42,6 +42,7 @@ from interp_unlearn.worlds import Prompt
 
 Reference = Literal["gold", "unknown"]
 KIND = "uds.score"
+DEPTHS = 15
 NO_LAYER = "no block holds the fact: replacing its output by the reference's never costs more than {} nats per token"
 
 
@@ -51,7 +52,7 @@ class UDSConfig:
 
     Attributes:
         threshold: A block holds the fact where stage 1 costs more than this, in nats per token (the paper's 0.05).
-        stride: Patch every so many blocks, counted from the last.
+        stride: Patch every so many blocks, counted from the last; 0 gives at most 15 depths, 1 every block (the paper).
         max_prompts: Questions about the target, at most; one wording of every fact before a second one.
         max_neighbours: Questions about neighbours for the control, at most.
         unknown: Unknown names whose mean state is the reference where there is no gold.
@@ -59,18 +60,24 @@ class UDSConfig:
     """
 
     threshold: float = 0.05
-    stride: int = 1
+    stride: int = 0
     max_prompts: int = 8
-    max_neighbours: int = 8
-    unknown: int = 6
+    max_neighbours: int = 4
+    unknown: int = 4
     batch_size: int = 16
 
     def __post_init__(self) -> None:
         if not self.threshold > 0:
             raise ConfigError(f"threshold is {self.threshold}; use a number of nats above 0, e.g. 0.05")
-        for name in ("stride", "max_prompts", "max_neighbours", "unknown", "batch_size"):
+        if self.stride < 0:
+            raise ConfigError(f"stride is {self.stride}; use 0 (automatic) or a number of blocks")
+        for name in ("max_prompts", "max_neighbours", "unknown", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; use at least 1")
+
+    def layers(self, n_layers: int) -> list[int]:
+        """The blocks that are patched."""
+        return chosen_layers(n_layers, self.stride, DEPTHS)
 
 
 @dataclass(frozen=True)
@@ -233,7 +240,7 @@ def _depths(
     settings = {k: v for k, v in asdict(config).items() if k in ("stride", "unknown")}
     keys = {w: config_hash({"prompts": [p.full for p in prompts], **settings}) for w, prompts in used.items()}
     with phases.open(AFTER) as model:
-        layers = chosen_layers(model.lm.n_layers, config.stride)
+        layers = config.layers(model.lm.n_layers)
         edited = {w: depth_states(model, forced(model, p), layers, batch_size=size) for w, p in used.items()}
     done, total = 0, len(layers) * (len(wanted) + len(used))
 

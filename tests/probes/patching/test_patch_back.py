@@ -161,7 +161,7 @@ def test_states_of_other_rows_are_refused(model, prompts, task):
 
 def test_default_depths_and_windows():
     config = PatchBackConfig()
-    assert config.layers(30) == [2, 5, 8, 11, 14, 17, 20, 23, 26, 29]
+    assert config.layers(30) == [1, 5, 9, 13, 17, 21, 25, 29]
     assert config.blocks(29, 30) == [25, 26, 27, 28, 29]
     assert config.layers(4) == [0, 1, 2, 3] and config.blocks(2, 4) == [2]
     assert replace(config, window=3).blocks(1, 30) == [0, 1]

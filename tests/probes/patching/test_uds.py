@@ -158,7 +158,9 @@ def test_options_that_mean_nothing_are_refused():
     with pytest.raises(ConfigError, match="threshold"):
         UDSConfig(threshold=0.0)
     with pytest.raises(ConfigError, match="stride"):
-        UDSConfig(stride=0)
+        UDSConfig(stride=-1)
+    assert UDSConfig().layers(30) == list(range(1, 30, 2))
+    assert UDSConfig(stride=1).layers(30) == list(range(30)) and UDSConfig().layers(4) == [0, 1, 2, 3]
 
 
 def test_the_catalogue_and_the_docstring_agree():
