@@ -109,17 +109,17 @@ def test_evidence_tells_a_late_edit_from_an_early_one(phases, hidden, moved):
 
 
 class Blinded(Intervention):
-    """The target's names leave the first block as zeros, so all weights are the original's."""
+    """The last token of the prompt leaves the second block as zeros; no weight is touched."""
 
     kind = "test-blinded"
 
     def applied(self, model):
-        ids = torch.tensor(model.tokenizer.convert_tokens_to_ids(["New", "Avia", "Borland"]))
+        ids = torch.tensor(model.tokenizer.convert_tokens_to_ids(["capital", "is"]))
 
         def change(x, view):
             return torch.where(torch.isin(view.tokens, ids)[..., None], torch.zeros_like(x), x)
 
-        return edit(model, Edit("blocks.0.hook_resid_post", change, sees_tokens=True))
+        return edit(model, Edit("blocks.1.hook_resid_post", change, sees_tokens=True))
 
     def facts(self):
         return {}
@@ -132,13 +132,15 @@ class Blinded(Intervention):
         return cls()
 
 
-def test_a_name_that_is_not_recognised_returns_with_its_states(model, task):
+def test_what_an_intervention_clears_returns_with_its_states(model, task):
     live = LivePhases(model, task, intervention=Blinded())
-    config = PatchBackConfig(places=("name",), unknown=1, min_gap=1e-4)
+    config = PatchBackConfig(places=("prompt_end",))
     found = patch_back_evidence(live, config)
     for kind in ("restored", "lost"):
         table = found.tables[f"patch_back.{kind}"]
-        assert table.at(kind="block", place="name", layer="0") == pytest.approx(1, abs=1e-2), kind
+        assert table.at(kind="block", place="prompt_end", layer="1") == pytest.approx(1, abs=1e-3), kind
+    early = found.tables["patch_back.restored"].at(kind="block", place="prompt_end", layer="0")
+    assert early == pytest.approx(0, abs=1e-3)
 
 
 def test_nothing_to_bring_back_and_a_broken_model_have_reasons(phases, noise):

@@ -142,7 +142,7 @@ def test_spans_in_characters_and_in_tokens(model):
 def test_rows_of_tofu(model, need_data):
     rows = json.loads(need_data("tofu", "forget10_entity_spans.json").read_text())[:20]
     heads = [f"Question: {r['question']}\nAnswer: {r['prefix']}" for r in rows]
-    texts = [f"{head} {r['full_output']}" for head, r in zip(heads, rows, strict=True)]
+    texts = [f"Question: {r['question']}\nAnswer: {r['answer']}" for r in rows]
     starts = [t.index(r["entity"], len(h)) for t, h, r in zip(texts, heads, rows, strict=True)]
     spans = [(start, start + len(r["entity"])) for start, r in zip(starts, rows, strict=True)]
     marked = forced_spans(model, texts, spans)
