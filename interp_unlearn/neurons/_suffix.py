@@ -18,8 +18,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp_unlearn._core import DataError
-from interp_unlearn.hooked import AnswerBatch, HookedModel, Site, resumed, tap, watch_tuples
+from interp_unlearn.hooked import AnswerBatch, HookedModel, Site, tap
 from interp_unlearn.hooked._forward import argument_names
+from interp_unlearn.hooked._sites import replace_input
 from interp_unlearn.neurons._config import Tokens
 
 WORTH_CACHING = 2  # a shorter prefix is run again with the rest
@@ -146,10 +147,7 @@ class Suffix:
             def keep(site: Site, value: Tensor) -> Tensor:
                 return site.shape_in(value.detach().clone(), shape).flatten(2)
 
-            with (
-                watch_tuples(model) as self._tuples,
-                tap(model.sites, [*sites, *blocks], keep=keep, stop=False) as taps,
-            ):
+            with self._watching() as self._tuples, tap(model.sites, [*sites, *blocks], keep=keep, stop=False) as taps:
                 self.logprob = taps.run(lambda: self.logprobs(torch.arange(len(rows.index), device=model.device)))
                 values: Mapping[str, Tensor] = dict(taps.values)
         self.clean = {site: values[site] for site in sites}
@@ -189,14 +187,53 @@ class Suffix:
         return values.new_zeros(len(which)).index_add(0, r, values)
 
     @contextmanager
+    def _watching(self) -> Iterator[dict[int, bool]]:
+        """See whether each block returns a tuple."""
+        seen: dict[int, bool] = {}
+        handles = []
+        for layer, path in enumerate(self.model.lm.blocks):
+
+            def see(_m: nn.Module, _a: Any, output: Any, layer: int = layer) -> None:
+                seen[layer] = isinstance(output, tuple)
+
+            handles.append(self.model.submodule(path).register_forward_hook(see))
+        try:
+            yield seen
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
     def starting_at(self, first: int, which: Int[Tensor, " n"]) -> Iterator[None]:
         """Blocks below ``first`` do nothing; it receives the clean residual stream of the given rows."""
         residual = self._residual[first]
         if residual is None:
             yield
             return
-        with resumed(self.model, first, residual[which], self._tuples):
+        start = residual[which]
+        blocks = [self.model.submodule(path) for path in self.model.lm.blocks[: first + 1]]
+        handle = blocks[-1].register_forward_pre_hook(
+            lambda _m, args, kwargs: replace_input(args, kwargs, start), with_kwargs=True
+        )
+        own = [block.__dict__.get("forward") for block in blocks[:-1]]
+        try:
+            for layer, block in enumerate(blocks[:-1]):
+                block.__dict__["forward"] = _doing_nothing(self._tuples[layer])
             yield
+        finally:
+            handle.remove()
+            for block, forward in zip(blocks[:-1], own, strict=True):
+                block.__dict__.pop("forward", None)
+                if forward is not None:
+                    block.__dict__["forward"] = forward
+
+
+def _doing_nothing(as_tuple: bool) -> Any:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        value = args[0] if args else kwargs["hidden_states"]
+        return (value,) if as_tuple else value
+
+    return forward
 
 
 def why_no_cache(model: HookedModel, encoded: AnswerBatch, counted: Bool[Tensor, "batch pos"], site: str) -> str:
