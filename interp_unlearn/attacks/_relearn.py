@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp_unlearn._core import ModelError, TrainingDivergedError, generator
+from interp_unlearn._core import ModelError, TrainingDivergedError, adamw, generator
 from interp_unlearn.attacks._config import RelearnConfig
 from interp_unlearn.attacks._curve import RelearnCurve, Trace, headline, loss_table, set_means
 from interp_unlearn.attacks._evidence import relearn_evidence
@@ -108,7 +108,7 @@ def _teach(
 ) -> Trace:
     """Fine-tune on ``sets.relearned`` for the step budget, asking the tests on the way."""
     trace = Trace(sets.tests)
-    optimiser = torch.optim.AdamW(weights.values(), lr=rate, weight_decay=config.weight_decay)
+    optimiser = adamw(weights.values(), lr=rate, weight_decay=config.weight_decay)
     batches = _batches(model, sets.relearned, config)
     for step in range(config.steps + 1):
         if step % config.eval_every == 0 or step == config.steps:

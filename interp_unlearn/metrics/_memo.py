@@ -19,8 +19,8 @@ from typing import Literal
 import numpy as np
 
 from interp_unlearn._core import Axis, ConfigError, DataError, Labelled
-from interp_unlearn.hooked import HookedModel, tokenize
-from interp_unlearn.metrics._facts import METRICS, MetricFacts
+from interp_unlearn.hooked import HookedModel
+from interp_unlearn.metrics._greedy import continue_greedily
 from interp_unlearn.metrics._rouge import Rouge, rouge_n_words, rouge_words
 
 Cut = tuple[str, str]
@@ -169,53 +169,14 @@ def _mean(values: Sequence[float]) -> float:
 def _continued(
     model: HookedModel, labels: Mapping[str, Sequence[str]], config: MemoConfig, batch_size: int
 ) -> dict[str, str]:
-    """Greedy continuation of each prompt, batched by length."""
+    """Greedy continuation of each prompt, as long as its labels ask for."""
     if not labels:
         return {}
     if model.tokenizer is None:
         raise DataError("MEMO needs a tokenizer; pass one to open_model(…, tokenizer=…)")
-    prompts = list(labels)
-    lengths = dict(zip(prompts, tokenize(model.tokenizer, prompts).lengths().tolist(), strict=True))
-    wanted = dict.fromkeys(prompts, config.max_new_tokens)
+    wanted = dict.fromkeys(labels, config.max_new_tokens)
     if config.length == "label":
         for prompt, texts in labels.items():
             ids = model.tokenizer([f" {text}" for text in texts], add_special_tokens=False)["input_ids"]
             wanted[prompt] = min(config.max_new_tokens, max(map(len, ids)) + LABEL_SLACK)
-    order = sorted(prompts, key=lambda p: (wanted[p], lengths[p]))
-    outputs: dict[str, str] = {}
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        new = max(wanted[p] for p in rows)
-        if model.lm.n_ctx is not None:
-            room = model.lm.n_ctx - max(lengths[p] for p in rows)
-            if room < 1:
-                longest = max(rows, key=lambda p: lengths[p])
-                raise DataError(
-                    f"a prompt of {lengths[longest]} tokens fills the model's context of {model.lm.n_ctx}, so nothing "
-                    f"can follow it; shorten it (it begins with {longest[:40]!r})"
-                )
-            new = min(new, room)
-        outputs.update(zip(rows, model.generate(rows, max_new_tokens=new), strict=True))
-    return outputs
-
-
-METRICS.register("memo")(
-    MetricFacts(
-        name="memo",
-        title="MEMO",
-        formula="mean over cuts of ROUGE-1 precision between the greedy continuation and the rest of the text",
-        unit="1",
-        low=0.0,
-        high=1.0,
-        on_forget="down",
-        on_retain="up",
-        reference="the original model, and the same measure on answers that are false",
-        failure_modes=(
-            "a precision rewards stopping early: read the number of words and the recall beside it",
-            "a model that never stops scores near 0 though it begins with the whole answer (length = 'label')",
-            "cuts lie inside words, so the first word of a label is a fragment",
-            "a label of punctuation only scores 0, so perfect recall can stay below 1",
-        ),
-        not_to_be_confused="exact match: MEMO gives the model the beginning of the answer",
-    )
-)
+    return continue_greedily(model, list(labels), wanted, batch_size=batch_size)

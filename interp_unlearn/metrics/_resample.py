@@ -36,16 +36,34 @@ def bootstrap(
     if len(flat) != len(clusters) or not len(flat):
         raise DataError(f"a bootstrap needs one cluster per value: got {len(flat)} values and {len(clusters)} clusters")
     weight = np.ones(len(flat)) if weights is None else np.asarray(weights, dtype=np.float64)
-    names, member = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    names, member = _codes(clusters)
     usable = ~np.isnan(flat)
     total = np.zeros((len(names), flat.shape[1]))
     count = np.zeros_like(total)
     np.add.at(total, member, np.where(usable, flat, 0.0) * weight[:, None])
     np.add.at(count, member, usable * weight[:, None])
-    drawn = numpy_rng(seed, purpose, draws).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    drawn = _times_drawn(len(names), draws, seed, purpose)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = (drawn @ total) / (drawn @ count)
     return means[:, 0] if values.ndim == 1 else means
+
+
+def resample_weights(
+    clusters: Sequence[str], *, draws: int = 1000, seed: int = 0, purpose: str = "bootstrap"
+) -> np.ndarray:
+    """How often each row is drawn in each resample of whole clusters, (draws, n); for statistics that are no means."""
+    names, member = _codes(clusters)
+    return _times_drawn(len(names), draws, seed, purpose)[:, member].astype(np.float64)
+
+
+def _codes(clusters: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Names of the clusters, and the cluster of each row."""
+    names, member = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    return names, member
+
+
+def _times_drawn(n: int, draws: int, seed: int, purpose: str) -> np.ndarray:
+    return numpy_rng(seed, purpose, draws).multinomial(n, np.full(n, 1 / n), size=draws)
 
 
 def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -24,6 +24,11 @@ from interp_unlearn.worlds._neighbours import neighbour_sets as neighbour_sets
 from interp_unlearn.worlds._neighbours import with_neighbours as with_neighbours
 from interp_unlearn.worlds._questions import direct_relations as direct_relations
 from interp_unlearn.worlds._questions import rests_on as rests_on
+from interp_unlearn.worlds._stand_ins import FactKey as FactKey
+from interp_unlearn.worlds._stand_ins import answers_by_relation as answers_by_relation
+from interp_unlearn.worlds._stand_ins import ask_about as ask_about
+from interp_unlearn.worlds._stand_ins import assigned_answers as assigned_answers
+from interp_unlearn.worlds._stand_ins import fact_of as fact_of
 from interp_unlearn.worlds._task import make_task as make_task
 from interp_unlearn.worlds._task import task_from_json as task_from_json
 from interp_unlearn.worlds._task import task_to_json as task_to_json

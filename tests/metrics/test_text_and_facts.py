@@ -1,11 +1,22 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from interp_unlearn._core import ConfigError, DataError
-from interp_unlearn.metrics import METRICS, MetricFacts, behaviour, metric_facts, text_loss, text_loss_change
+from interp_unlearn.metrics import (
+    ATTACKS,
+    MEMORISATION_METRICS,
+    METRICS,
+    TOFU_METRICS,
+    MetricFacts,
+    behaviour,
+    metric_facts,
+    text_loss,
+    text_loss_change,
+)
 
 TEXTS = [
     "the capital of Avia is Rosa",
@@ -71,8 +82,20 @@ def test_every_reported_metric_has_its_facts(model, task):
     for name, fact in facts.items():
         assert fact.name == name
         assert fact.reference
-        assert fact.on_forget in ("down", "up", "-")
+        assert fact.on_forget in ("down", "up", "near", "-")
+        assert fact.missing_when
     assert "first token" in facts["probability"].not_to_be_confused
+
+
+def test_every_metric_of_questions_has_its_facts_and_a_section_of_the_page():
+    facts = metric_facts()
+    assert {*MEMORISATION_METRICS, *TOFU_METRICS} - {"loss"} <= set(facts)
+    assert {f"mia_{attack}" for attack in ATTACKS} <= set(facts)
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for name, fact in facts.items():
+        section = " ".join(page.partition(f"### `{name}`: {fact.title}\n")[2].partition("\n##")[0].split())
+        for said in (fact.formula, fact.reference, *fact.failure_modes):
+            assert " ".join(said.split()) in section, f"docs/metrics.md, section {name}, lacks: {said}"
 
 
 def test_facts_are_frozen_and_complete():
