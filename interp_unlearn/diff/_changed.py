@@ -64,4 +64,4 @@ def weight_hashes(model: HookedModel) -> Measured:
 
 def _hash(value: Tensor) -> Tensor:
     data = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return torch.from_numpy(np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), dtype=np.uint8).copy())
+    return torch.from_numpy(np.frombuffer(hashlib.blake2b(data.data, digest_size=16).digest(), dtype=np.uint8).copy())

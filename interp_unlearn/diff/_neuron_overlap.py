@@ -101,7 +101,7 @@ def neuron_overlap(
     config = config or OverlapConfig()
     facts = top_neurons(scores, config.fact_share)
     hit = moved_neurons(moved, config.moved_share)
-    live = hit.any(1)
+    live = np.asarray(hit.any(1))
     k, m, both = (x.sum(1)[live] for x in (facts, hit, facts & hit))
     n, width = int(k.sum()), scores.shape[1]
     places = _places(moved)[facts & live[:, None]]
