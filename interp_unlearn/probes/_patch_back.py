@@ -156,9 +156,13 @@ def exchange(
     layers = config.layers(n)
     usable = [k for k in kinds if all(site_of(b, KINDS[k]) in given for i in layers for b in _blocks(config, k, i, n))]
     labels = [*usable, *([UNKNOWN] if controls else [])]
+    # Places that are the same tokens in every row (names of one token) are patched once.
+    masks = [rows.at(place) for place in config.places]
+    first = [next(i for i, other in enumerate(masks) if torch.equal(other, mask)) for mask in masks]
+    distinct = sorted(set(first))
     plans = []
     for kind in labels:
-        for place in config.places:
+        for place in (config.places[i] for i in distinct):
             for layer in layers:
                 if kind == UNKNOWN:
                     assert controls is not None
@@ -168,10 +172,12 @@ def exchange(
                     plans.append(Plan(sites, place, given, "all"))
     patched = run_plans(model, rows, plans, batch_size=config.batch_size, step=step)
     values = np.stack([row_means(rows, p) for p in patched])
+    values = values.reshape(len(labels), len(distinct), len(layers), len(rows))
+    values = values[:, [distinct.index(i) for i in first]]
     own = states(model, rows, [], batch_size=config.batch_size)[LOGPROB]
     return Labelled(
         "log-probability of the answer with states put in",
-        values.reshape(len(labels), len(config.places), len(layers), len(rows)),
+        values,
         (
             Axis("kind", tuple(labels)),
             Axis("place", config.places),
@@ -190,7 +196,7 @@ def _blocks(config: PatchBackConfig, kind: str, layer: int, n_layers: int) -> li
 
 
 def passes(config: PatchBackConfig, n_layers: int, kinds: int) -> int:
-    """How many passes over the rows `exchange` makes."""
+    """How many passes over the rows `exchange` makes, at most."""
     return len(config.layers(n_layers)) * len(config.places) * kinds
 
 

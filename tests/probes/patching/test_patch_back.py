@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -141,6 +142,19 @@ def test_what_an_intervention_clears_returns_with_its_states(model, task):
         assert table.at(kind="block", place="prompt_end", layer="1") == pytest.approx(1, abs=1e-3), kind
     early = found.tables["patch_back.restored"].at(kind="block", place="prompt_end", layer="0")
     assert early == pytest.approx(0, abs=1e-3)
+
+
+def test_places_that_are_the_same_tokens_are_patched_once(model, task, hidden):
+    config = PatchBackConfig(places=("name", "name_end", "prompt_end"))
+    for fact, repeats in (("borland", True), ("new avia", False)):
+        prompts = [p for p in task.forget_heldout.prompts if p.entity == fact]
+        given = {k: v + 0.5 for k, v in patch_states(model, prompts, config).items()}
+        passes = []
+        out = exchange(model, prompts, given, config=config, kinds=("block",), step=partial(passes.append, 1))
+        assert len(passes) == (8 if repeats else 12)
+        assert np.array_equal(out.at(place="name"), out.at(place="name_end")) == repeats
+        alone = exchange(model, prompts, given, config=PatchBackConfig(places=("prompt_end",)), kinds=("block",))
+        np.testing.assert_allclose(out.at(place="prompt_end"), alone.at(place="prompt_end"), atol=1e-4)
 
 
 def test_nothing_to_bring_back_and_a_broken_model_have_reasons(phases, noise):
