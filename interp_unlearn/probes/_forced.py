@@ -196,8 +196,10 @@ def pick_prompts(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
     return turns[:n]
 
 
-def with_name(prompt: Prompt, name: str) -> Prompt:
-    """The same question about another name; the answer to be scored stays."""
+NO_NAME = "no question about the target marks the entity's name"
+
+
+def is_named(prompt: Prompt) -> bool:
+    """Whether the prompt marks where the entity's name stands in it."""
     start, end = prompt.name_span
-    text = prompt.text[:start] + name + prompt.text[end:]
-    return Prompt(text, prompt.answer, prompt.entity, prompt.relation, prompt.template, (start, start + len(name)))
+    return 0 <= start < end <= len(prompt.text)

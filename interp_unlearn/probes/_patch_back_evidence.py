@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from interp_unlearn._core import Axis, Evidence, Labelled, numpy_rng
-from interp_unlearn.probes._forced import Forced, forced, pick_prompts
+from interp_unlearn.probes._forced import NO_NAME, Forced, forced, is_named, pick_prompts
 from interp_unlearn.probes._parts import Found, Part, Progress, register_part
 from interp_unlearn.probes._patch_back import (
     KINDS,
@@ -43,9 +43,10 @@ def patch_back_evidence(
     """
     config = config or PatchBackConfig()
     task = phases.task
-    prompts = pick_prompts(task.forget_heldout.prompts or task.forget_train.prompts, config.max_prompts)
+    asked = task.forget_heldout.prompts or task.forget_train.prompts
+    prompts = pick_prompts([p for p in asked if is_named(p)], config.max_prompts)
     if not prompts:
-        return _all_absent(config, "the task asks nothing about the target", {})
+        return _all_absent(config, NO_NAME if asked else "the task asks nothing about the target", {})
     names = unknown_names(task, config.unknown, phases.seed)
     with phases.open(AFTER) as model:
         edited = patch_states(model, prompts, config)

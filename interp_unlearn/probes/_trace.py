@@ -21,7 +21,7 @@ from torch import Tensor
 from interp_unlearn._core import Axis, ConfigError, Evidence, Labelled, generator, numpy_rng
 from interp_unlearn.hooked import Edit, HookedModel
 from interp_unlearn.probes._bootstrap import mean_interval
-from interp_unlearn.probes._forced import Forced, Place, forced, pick_prompts
+from interp_unlearn.probes._forced import NO_NAME, Forced, Place, forced, is_named, pick_prompts
 from interp_unlearn.probes._parts import Found, Part, Progress, register_part
 from interp_unlearn.probes._patch_back import PatchBackConfig, Share, all_finite
 from interp_unlearn.probes._patch_catalogue import absent, found
@@ -172,9 +172,10 @@ def trace_evidence(phases: Phases, config: TraceConfig | None = None, progress: 
     """
     config = config or TraceConfig(seed=phases.seed)
     task = phases.task
-    prompts = pick_prompts(task.forget_heldout.prompts or task.forget_train.prompts, config.max_prompts)
+    asked = task.forget_heldout.prompts or task.forget_train.prompts
+    prompts = pick_prompts([p for p in asked if is_named(p)], config.max_prompts)
     if not prompts:
-        return _all_absent(config, "the task asks nothing about the target", {})
+        return _all_absent(config, NO_NAME if asked else "the task asks nothing about the target", {})
     scale = float(phases.once(BEFORE, "trace.std", lambda m: {"std": torch.tensor(embedding_std(m))})["std"])
     traced: dict[str, Labelled] = {}
     rows: Forced | None = None

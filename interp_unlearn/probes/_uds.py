@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from interp_unlearn._core import Axis, ConfigError, Evidence, Labelled, config_hash, numpy_rng
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.probes._bootstrap import mean_interval
-from interp_unlearn.probes._forced import Forced, forced, pick_prompts
+from interp_unlearn.probes._forced import NO_NAME, Forced, forced, is_named, pick_prompts
 from interp_unlearn.probes._parts import Found, Part, Progress, register_part
 from interp_unlearn.probes._patch_catalogue import absent, found
 from interp_unlearn.probes._patching import (
@@ -197,14 +197,16 @@ def uds_evidence(phases: Phases, config: UDSConfig | None = None, progress: Prog
     """
     config = config or UDSConfig()
     task = phases.task
+    asked = task.forget_heldout.prompts or task.forget_train.prompts
+    named = [p for p in asked if is_named(p)]
     questions = {
-        "target": pick_prompts(task.forget_heldout.prompts or task.forget_train.prompts, config.max_prompts),
-        "neighbours": pick_prompts(task.neighbours.prompts, config.max_neighbours),
+        "target": pick_prompts(named or asked, config.max_prompts),
+        "neighbours": pick_prompts([p for p in task.neighbours.prompts if is_named(p)], config.max_neighbours),
     }
     names = unknown_names(task, config.unknown, phases.seed)
     why = {
         "gold": "" if GOLD in phases.names else "there is no gold model",
-        "unknown": "" if names else "the task has no unknown entities",
+        "unknown": NO_NAME if not named else "" if names else "the task has no unknown entities",
     }
     if not questions["target"]:
         why = dict.fromkeys(why, "the task asks nothing about the target")

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from interp_unlearn._core import DataError, numpy_rng
 from interp_unlearn.hooked import HookedModel
-from interp_unlearn.probes._forced import Forced, Place, forced, with_name
+from interp_unlearn.probes._forced import Forced, Place, forced
 from interp_unlearn.probes._patching import states
-from interp_unlearn.worlds import Prompt, Task
+from interp_unlearn.worlds import Entity, Prompt, Task, ask_about
 
 
 def unknown_names(task: Task, n: int, seed: int) -> list[str]:
@@ -69,7 +69,8 @@ def unknown_states(
 
 def _renamed(model: HookedModel, rows: Forced, prompts: Sequence[Prompt], name: str) -> tuple[Forced, list[int]]:
     """The prompts about another name, and where each row of ``rows`` is among them."""
-    by_text = {p.full: with_name(p, name) for p in prompts}
+    stranger = Entity(name, name, "", invented=True)
+    by_text = {p.full: ask_about(p, stranger, p.answer) for p in prompts}
     wanted = [by_text[text] for text in rows.texts]
     renamed = forced(model, wanted)
     places: dict[str, list[int]] = {}

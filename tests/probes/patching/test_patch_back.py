@@ -24,8 +24,11 @@ from interp_unlearn.probes import (
     run_plans,
     states,
     swapped,
+    trace_evidence,
+    uds_evidence,
 )
 from interp_unlearn.probes._patching import BLOCK, row_means, site_of
+from interp_unlearn.worlds import QASet
 
 WHOLE = PatchBackConfig(places=("answer", "name"), krs_mlp="output")
 
@@ -164,6 +167,13 @@ def test_nothing_to_bring_back_and_a_broken_model_have_reasons(phases, noise):
     ):
         assert len(found.evidence) == 7
         assert all(np.isnan(e.value) and why in e.reason for e in found.evidence)
+
+
+def test_questions_without_a_marked_name_have_a_reason(model, task, hidden):
+    bare = QASet("p", tuple(replace(p, name_span=(0, 0)) for p in task.forget_heldout.prompts))
+    live = LivePhases(model, replace(task, forget_heldout=bare), edited=hidden)
+    for found in (patch_back_evidence(live), trace_evidence(live), uds_evidence(live)):
+        assert "marks the entity's name" in found.evidence[-1].reason
 
 
 def test_states_of_other_rows_are_refused(model, prompts, task):
