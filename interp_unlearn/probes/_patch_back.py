@@ -160,9 +160,10 @@ def exchange(
     masks = [rows.at(place) for place in config.places]
     first = [next(i for i, other in enumerate(masks) if torch.equal(other, mask)) for mask in masks]
     distinct = sorted(set(first))
-    plans = []
+    patched_places: list[Place] = [config.places[i] for i in distinct]
+    plans: list[Plan] = []
     for kind in labels:
-        for place in (config.places[i] for i in distinct):
+        for place in patched_places:
             for layer in layers:
                 if kind == UNKNOWN:
                     assert controls is not None
