@@ -47,6 +47,8 @@ from interp_unlearn.hooked._positions import Positions as Positions
 from interp_unlearn.hooked._positions import columns_of as columns_of
 from interp_unlearn.hooked._quantile import Quantile as Quantile
 from interp_unlearn.hooked._quantile import TopK as TopK
+from interp_unlearn.hooked._resume import resumed as resumed
+from interp_unlearn.hooked._resume import watch_tuples as watch_tuples
 from interp_unlearn.hooked._sites import Site as Site
 from interp_unlearn.hooked._sites import SiteMap as SiteMap
 from interp_unlearn.hooked._stats import Covariance as Covariance

@@ -36,6 +36,13 @@ Probes that look for the answer itself (``<position>`` is ``prompt`` or ``name``
   ``tuned_lens.depth/<set>``, ``tuned_lens.half_depth/<set>``, ``tuned_lens.margin/<set>``: depth of the answer
 - ``tuned_lens.kl/text``: how good the tuned lens is
 - ``similarity.cka/<position>``, ``similarity.pca_shift/<position>``, ``similarity.pca_direction/<position>``: geometry
+Evidence that puts states of one model into another or asks for gradients has its own catalogue, `PATCHING`
+(``<place>`` is one of `PLACES`):
+
+- ``uds.score/gold``, ``uds.score/unknown``: unlearning depth score
+- ``patch_back.restored/<place>``, ``patch_back.lost/<place>``, ``patch_back.krs/both``: patch-back
+- ``trace.total/name``, ``trace.indirect/<place>``: causal tracing
+- ``fisher.trace/forget``, ``fisher.erasure/<share>``: diagonal Fisher information
 """
 
 from interp_unlearn.probes._alignment import alignment as alignment
@@ -55,6 +62,16 @@ from interp_unlearn.probes._distances import TwoSampleResult as TwoSampleResult
 from interp_unlearn.probes._distances import two_sample_test as two_sample_test
 from interp_unlearn.probes._firing import firing as firing
 from interp_unlearn.probes._firing import separating_latents as separating_latents
+from interp_unlearn.probes._fisher import Fisher as Fisher
+from interp_unlearn.probes._fisher import FisherConfig as FisherConfig
+from interp_unlearn.probes._fisher import diagonal_fisher as diagonal_fisher
+from interp_unlearn.probes._fisher import fisher_erasure as fisher_erasure
+from interp_unlearn.probes._fisher import fisher_evidence as fisher_evidence
+from interp_unlearn.probes._forced import PLACES as PLACES
+from interp_unlearn.probes._forced import Forced as Forced
+from interp_unlearn.probes._forced import forced as forced
+from interp_unlearn.probes._forced import forced_spans as forced_spans
+from interp_unlearn.probes._forced import pick_prompts as pick_prompts
 from interp_unlearn.probes._health import norm_ratio as norm_ratio
 from interp_unlearn.probes._health import sae_health as sae_health
 from interp_unlearn.probes._known_unknown import known_unknown_probe as known_unknown_probe
@@ -77,6 +94,20 @@ from interp_unlearn.probes._parts import Level as Level
 from interp_unlearn.probes._parts import Part as Part
 from interp_unlearn.probes._parts import parts_of as parts_of
 from interp_unlearn.probes._parts import register_part as register_part
+from interp_unlearn.probes._patch_back import PatchBackConfig as PatchBackConfig
+from interp_unlearn.probes._patch_back import exchange as exchange
+from interp_unlearn.probes._patch_back import krs_curves as krs_curves
+from interp_unlearn.probes._patch_back import lost_share as lost_share
+from interp_unlearn.probes._patch_back import patch_controls as patch_controls
+from interp_unlearn.probes._patch_back import patch_states as patch_states
+from interp_unlearn.probes._patch_back import restored_share as restored_share
+from interp_unlearn.probes._patch_back import retrieval_score as retrieval_score
+from interp_unlearn.probes._patch_back_evidence import patch_back_evidence as patch_back_evidence
+from interp_unlearn.probes._patch_catalogue import PATCHING as PATCHING
+from interp_unlearn.probes._patching import Patcher as Patcher
+from interp_unlearn.probes._patching import Plan as Plan
+from interp_unlearn.probes._patching import run_plans as run_plans
+from interp_unlearn.probes._patching import states as states
 from interp_unlearn.probes._phases import LivePhases as LivePhases
 from interp_unlearn.probes._phases import Measured as Measured
 from interp_unlearn.probes._phases import Phases as Phases
@@ -97,7 +128,18 @@ from interp_unlearn.probes._run import run_probes as run_probes
 from interp_unlearn.probes._similarity import pca_direction as pca_direction
 from interp_unlearn.probes._similarity import pca_shift as pca_shift
 from interp_unlearn.probes._similarity import similarity as similarity
+from interp_unlearn.probes._trace import TraceConfig as TraceConfig
+from interp_unlearn.probes._trace import causal_trace as causal_trace
+from interp_unlearn.probes._trace import embedding_std as embedding_std
+from interp_unlearn.probes._trace import trace_evidence as trace_evidence
 from interp_unlearn.probes._tuned_lens import TunedLens as TunedLens
 from interp_unlearn.probes._tuned_lens import TunedLensConfig as TunedLensConfig
 from interp_unlearn.probes._tuned_lens import fit_tuned_lens as fit_tuned_lens
 from interp_unlearn.probes._two_sample import indistinguishability as indistinguishability
+from interp_unlearn.probes._uds import Depth as Depth
+from interp_unlearn.probes._uds import UDSConfig as UDSConfig
+from interp_unlearn.probes._uds import depth_states as depth_states
+from interp_unlearn.probes._uds import removal as removal
+from interp_unlearn.probes._uds import uds_evidence as uds_evidence
+from interp_unlearn.probes._uds import unlearning_depth as unlearning_depth
+from interp_unlearn.probes._unknown import unknown_states as unknown_states

@@ -152,9 +152,18 @@ CATALOGUE: Mapping[str, Kind] = {
 }
 
 
-def evidence(kind: str, where: str, value: float, *, n: int, mask_policy: str, **fields: Any) -> Evidence:
+def evidence(
+    kind: str,
+    where: str,
+    value: float,
+    *,
+    n: int,
+    mask_policy: str,
+    catalogue: Mapping[str, Kind] = CATALOGUE,
+    **fields: Any,
+) -> Evidence:
     """An `Evidence` named ``"<kind>/<where>"`` with its catalogue entries filled in."""
-    entry = CATALOGUE[kind]
+    entry = catalogue[kind]
     return Evidence(
         name=f"{kind}/{where}",
         question=entry.question,

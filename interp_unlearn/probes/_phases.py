@@ -39,6 +39,10 @@ class Phases(Protocol):
         names: Phases that exist, in the order before, after, gold.
         seed: Seed of everything random.
         saes: SAEs by role, ``"main"`` (a recipe may have trained against it) and ``"second"``; may be empty.
+
+    An implementation that knows them also has ``edited``, a mapping of the edited model's tensors that may differ from
+    the original's, by parameter name (empty where an intervention alone edits the model). Parts that compare weights
+    take it to be complete; without it they compare hashes of every parameter.
     """
 
     @property
