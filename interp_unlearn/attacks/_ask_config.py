@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 from interp_unlearn._core import ConfigError, nearest
+
+Config = TypeVar("Config", bound="AskConfig")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class AskConfig:
             raise ConfigError(f"{self.attack}.{field} is {getattr(self, field)!r}; {fix}")
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[Config], data: Mapping[str, Any]) -> Config:
         """Make a config from plain values, e.g. a TOML table or what `to_dict` gave.
 
         Raises:

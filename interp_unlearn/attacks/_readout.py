@@ -252,7 +252,7 @@ def _ask(model: HookedModel, task: Task, groups: Groups, config: ReadoutConfig, 
         for label, v in zip(labels, rows.get(NEIGHBOURS, []), strict=False)
         if not np.isnan(v).all()
     }
-    counted = [label for label in labels[1:] if power.get(label, 0.0) >= config.min_power]
+    counted = [label for label in labels[1:] if not able or power.get(label, 0.0) >= config.min_power]
     if able and not counted:
         best = max((power[label] for label in labels[1:] if label in power), default=0.0)
         reasons = {"every layer": f"no readout works on retained entities (best {best:.2f}): ask about more of them"}

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp_unlearn._core import ModelError, TrainingDivergedError, generator
+from interp_unlearn._core import DataError, ModelError, TrainingDivergedError, generator
 from interp_unlearn.attacks._bystanders import bystander_sets
 from interp_unlearn.attacks._config import RelearnConfig
 from interp_unlearn.attacks._curve import RelearnCurve, Trace, headline, loss_table, set_means
@@ -198,6 +198,8 @@ def _batches(model: HookedModel, task: Task, sets: RelearnSets, config: RelearnC
     if config.teach == "text":
         rows = text_windows(model, task.text_train, min(config.text_tokens, model.lm.n_ctx or config.text_tokens))
         rows = [row for row in rows if len(row) > 2]
+        if not rows:
+            raise DataError("every general text is shorter than three tokens: nothing to train on")
         special = getattr(model.tokenizer, "all_special_ids", ())
         for chosen in _passes(len(rows), config.batch_size, config.seed, "relearn batches"):
             batch = batch_from_ids([rows[i] for i in chosen], special_ids=special).to(model.device)
