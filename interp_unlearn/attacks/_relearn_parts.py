@@ -213,7 +213,7 @@ def _suppression(after: Tables, gold: Tables | None, full: float | None, no_cont
 
 REST = RelearnConfig(
     steps=24,
-    eval_every=4,
+    eval_every=6,
     batch_size=16,
     pace=3.0,
     fact_share=0.5,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ Measured = Mapping[str, Tensor]
 """What one measurement gives: named tensors on the CPU, so that it can be saved as it is."""
 
 
+@runtime_checkable
 class Phases(Protocol):
     """The models of one run.
 
