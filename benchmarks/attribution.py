@@ -85,18 +85,29 @@ def peer_way(model: HookedModel, prompts: list[str], answers: list[str], steps: 
     return run
 
 
-def cost(name: str, layers: int, steps: int, length: float) -> float:
-    """Forward passes of one prompt, by the cost model: F = 1 forward, a backward to activations = 1 F."""
-    one_token = 1 / length
-    start = 1.0  # the tokens before the last are run once
-    check = layers / 2 * one_token  # completeness: each layer at its baseline, from its own block on
-    if name == PEER:
-        return layers * (1 + 2 * steps)
+def cost(name: str, layers: int, steps: int, length: float, head: float) -> float:
+    """Multiplications in units of one forward pass of one prompt, F.
+
+    Args:
+        name: The way.
+        layers: L.
+        steps: m.
+        length: Prompt tokens T.
+        head: Multiplications of the output head over those of all blocks, per token.
+    """
+    blocks = 1 / (length * (1 + head))  # all blocks, one token
+    if name == PEER:  # per layer: one prompt, then m of them forward, and on average half way back
+        return layers * (1 + steps * (1 + (length / 2 + head) * blocks))
+    start = 1.0  # the prompt itself
+    row = (1 + 2 * head) * blocks  # one token from block l up and back down to it: on average half of the blocks, twice
+    check = layers * (0.5 + head) * blocks  # completeness: each layer at its baseline, forward
     if name.startswith("gradient"):
-        return start + 2 * one_token + check
+        return start + 2 * (1 + head) * blocks + check
     if name.startswith("joint"):
-        return start + 2 * steps * one_token + one_token
-    return start + steps * layers * one_token + check  # half of 2 m L: from block l up, back down to block l
+        return start + 2 * (steps + 1) * (1 + head) * blocks
+    if name == SAME:  # the clean end is one row for all layers, the other end is the baseline
+        return start + (steps - 1) * layers * row
+    return start + steps * layers * row + check
 
 
 def measure(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
@@ -140,6 +151,7 @@ def main() -> None:
         SAME: ours(**integrated, site=PRE, rule="ends", steps=m),
         "per layer, midpoint": ours(**integrated, steps=m),
         "per layer, midpoint, m = 5": ours(**integrated, steps=5),
+        "per layer, Gauss, m = 3": ours(**integrated, rule="gauss", steps=3),
         "joint over layers, midpoint": ours(**integrated, layers="joint", steps=m),
         "gradient × activation": ours(completeness_prompts=len(prompts)),
     }
@@ -164,12 +176,13 @@ def main() -> None:
         gaps[PEER] = float(np.abs(theirs.sum(-1) - removed).sum() / np.abs(removed).sum())
         print(f"same quantity: scores differ by {report['largest_difference']:.1e} of the largest")
     unit = times.pop("forward")["cpu_s"] / len(prompts)
+    head = arguments.vocabulary / (12 * arguments.layers * arguments.width)
     print(f"{len(prompts)} prompts of {length:g} tokens on average, m = {m}, F = {unit * 1e3:.1f} ms of processor time")
     print(f"{'':42}{'CPU s':>9}{'wall s':>9}{'F':>9}{'model F':>9}{'gap':>10}{'faster':>9}")
     for name, row in times.items():
-        steps = 5 if name.endswith("m = 5") else m
+        steps = int(name[-1]) if "m = " in name else m
         row["measured_F"] = row["cpu_s"] / len(prompts) / unit
-        row["model_F"] = cost(name, arguments.layers, steps, length)
+        row["model_F"] = cost(name, arguments.layers, steps, length, head)
         row["gap"] = gaps[name]
         row["faster"] = times[PEER]["cpu_s"] / row["cpu_s"] if PEER in times else float("nan")
         values = f"{row['cpu_s']:9.2f}{row['wall_s']:9.2f}{row['measured_F']:9.1f}{row['model_F']:9.1f}"

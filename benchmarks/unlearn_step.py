@@ -45,7 +45,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 METHODS = ("ga", "grad_diff", "npo", "rmu")
-LAYER = ("ga at the top", "rmu forget", "rmu", "sae_guided forget", "sae_guided")
+LAYER = ("ga at the top", "rmu forget", "rmu whole", "sae_guided forget", "sae_guided whole")
 SAE = "smollm2-135m/l12-topk-4608"
 
 
@@ -146,7 +146,7 @@ def recipe_of(case: str, model: Any, arguments: argparse.Namespace) -> Any:
     name = case.split()[0]
     trainable = {"layers": [layer - 4, layer], "modules": ["mlp", "attn"]}
     overrides: dict[str, Any] = {**common, "trainable": trainable, "schedule": "constant"}
-    if "forget" in case:
+    if case.endswith(" forget"):
         overrides["options"] = {"alpha": 0.0}
     return default_recipe(name, model, layer=layer, overrides=overrides)
 

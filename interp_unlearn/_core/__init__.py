@@ -22,6 +22,7 @@ from interp_unlearn._core._io import read_json as read_json
 from interp_unlearn._core._io import read_jsonl as read_jsonl
 from interp_unlearn._core._io import write_json as write_json
 from interp_unlearn._core._locks import locked as locked
+from interp_unlearn._core._optim import adamw as adamw
 from interp_unlearn._core._optional import optional_import as optional_import
 from interp_unlearn._core._registry import Registry as Registry
 from interp_unlearn._core._results import Axis as Axis

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp_unlearn._core import DataError, ModelError, TrainingDivergedError, generator
+from interp_unlearn._core import DataError, ModelError, TrainingDivergedError, adamw, generator
 from interp_unlearn.attacks._bystanders import bystander_sets
 from interp_unlearn.attacks._config import RelearnConfig
 from interp_unlearn.attacks._curve import RelearnCurve, Trace, headline, loss_table, set_means
@@ -165,7 +165,7 @@ def _teach(
 ) -> Trace:
     """Fine-tune on ``batches`` for the step budget, asking the tests on the way."""
     trace = Trace(sets.tests)
-    optimiser = torch.optim.AdamW(weights.values(), lr=rate, weight_decay=config.weight_decay)
+    optimiser = adamw(weights.values(), lr=rate, weight_decay=config.weight_decay)
     for step in range(config.steps + 1):
         if step % config.eval_every == 0 or step == config.steps:
             trace.add(step, _ask(model, sets))

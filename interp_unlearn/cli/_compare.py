@@ -29,6 +29,7 @@ def compare_command(
     csv_runs: Path | None = typer.Option(None, help="Write every number of every run as CSV."),
     html: Path | None = typer.Option(None, help="Write one self-contained HTML page."),
     markdown: bool = typer.Option(False, "--markdown", help="Print Markdown instead of a table."),
+    measure: list[str] | None = typer.Option(None, help="Only measures with this text in their name; may be repeated."),
     show: str = typer.Option("value", help="value, change (from the original) or gap (to gold)."),
     interval: str = typer.Option("t", help="t (Student's t) or bootstrap (percentiles; needs many targets)."),
 ) -> None:
@@ -46,6 +47,8 @@ def compare_command(
             raise ConfigError(f"{name} {value} is not one of {', '.join(known)}")
     views, refused = read_runs(find_runs(runs))
     summaries = summarise(views, "bootstrap" if interval == "bootstrap" else "t")
+    if measure:
+        summaries = tuple(summary.only(measure) for summary in summaries)
     for summary in summaries:
         if markdown:
             print(f"{summary.title}\n\n{as_markdown(summary, show)}\n")

@@ -69,11 +69,9 @@ def input_device(module: nn.Module) -> torch.device:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode (no dropout, batch-norm statistics untouched); every submodule gets its own mode back."""
-    if not module.training:
-        yield
-        return
-    training = [m for m in module.modules() if m.training]
-    module.eval()
+    training = [m for m in module.modules() if m.training]  # a child may train where the root does not
+    for m in training:
+        m.training = False
     try:
         yield
     finally:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+
 from interp_unlearn._core import ConfigError, nearest
 
 Method = Literal["gradient_activation", "integrated_gradients", "attribution_patching"]
-Rule = Literal["midpoint", "left", "right", "ends"]
+Rule = Literal["midpoint", "gauss", "left", "right", "ends"]
 Target = Literal["probability", "logprob", "mean_logprob"]
 Aggregate = Literal["max", "sum", "mean", "abs_sum", "last"]
 Tokens = Literal["content", "all", "inner", "prompt", "last"]
@@ -28,9 +30,10 @@ class AttributionConfig:
             last prompt token only, as in the knowledge-neuron papers; the tokens before it are then run only once).
         aggregate: How positions become one number per neuron: the largest value (sign kept), sum, mean, sum of
             absolute values, or the value at the last prompt token.
-        rule: Points of the integral: ``midpoint`` (error falls with the square of the steps), ``left`` (``k/m`` from
-            0), ``right`` (``k/m`` up to 1), ``ends`` (both ends, each with weight ``1/m``, as a published package
-            does: it over-counts one end).
+        rule: Points of the integral: ``midpoint`` (error falls with the square of the steps), ``gauss`` (Gauss and
+            Legendre's: exact for polynomials of degree ``2m - 1``, so few points do), ``left`` (``k/m`` from 0),
+            ``right`` (``k/m`` up to 1), ``ends`` (both ends, each with weight ``1/m``, as a published package does:
+            it over-counts one end).
         steps: Points ``m`` of the integral.
         layers: ``each``: every layer has an integral of its own. ``joint``: all layers are scaled at once, at 1/L of
             the cost; each layer's values are then fed in as fixed inputs, which is another quantity.
@@ -76,6 +79,9 @@ class AttributionConfig:
         m = self.steps
         if self.method != "integrated_gradients":
             return ((1.0, 1.0),)
+        if self.rule == "gauss":
+            places, weights = np.polynomial.legendre.leggauss(m)
+            return tuple((float(p + 1) / 2, float(w) / 2) for p, w in zip(places, weights, strict=True))
         if self.rule == "ends":
             return tuple((k / (m - 1), 1 / m) for k in range(m))
         shift = {"midpoint": 0.5, "left": 0.0, "right": 1.0}[self.rule]

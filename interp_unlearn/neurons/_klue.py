@@ -156,7 +156,7 @@ def klue_scores(
     mean = superficial.mean(0)
     if options.exclude:
         score = np.where(chosen(mean, share(options.exclude, mean.size)), -np.inf, score)
-    settings = {f: getattr(options, f) for f in options.__dataclass_fields__}
+    settings = {f: getattr(options, f) for f in Regularised.__dataclass_fields__}
     more = {"regularised": settings, "completeness_gap": found.gap, "samples": len(forget)}
 
     def labelled(name: str, array: np.ndarray) -> Labelled:

@@ -1,121 +1,30 @@
 """Run many variants of the same prompts, each token and each block no more often than needed.
 
-Two things do not change when the neurons of layer l are scaled from column c on: the tokens before c (attention looks
-back only), and the blocks below l. So the tokens before c are run once into a key–value cache that all variants share,
-and a pass over variants of layers l and above starts at block l, from the clean residual stream.
+Three things do not change when the neurons of layer l are scaled from column c on: the tokens before c (attention
+looks back only), the blocks below l, and whatever follows the last answer token. So the tokens before c are run once
+into a key–value cache that all variants share, nothing is run after the last prediction, and a variant of layer l
+*joins* a pass at block l, from the clean residual stream: below it, the pass has fewer rows.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp_unlearn._core import DataError
-from interp_unlearn.hooked import AnswerBatch, HookedModel, Site, tap
+from interp_unlearn.hooked import Edit, HookedModel, Site, edit, tap
 from interp_unlearn.hooked._forward import argument_names
 from interp_unlearn.hooked._sites import replace_input
-from interp_unlearn.neurons._config import Tokens
+from interp_unlearn.neurons._attention import SharedPrefix
+from interp_unlearn.neurons._rows import Rows
 
-WORTH_CACHING = 2  # a shorter prefix is run again with the rest
-AGREE = 1e-3  # nats per answer token between a pass with the cache and one without
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradient for any weight, gradients recorded; flags and modes are put back afterwards."""
-    flags = [(p, p.requires_grad) for p in module.parameters()]
-    modes = [(m, m.training) for m in module.modules()]
-    try:
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        module.eval()
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-        for child, mode in modes:
-            child.training = mode
-
-
-def counted_tokens(encoded: AnswerBatch, tokens: Tokens) -> Bool[Tensor, "batch pos"]:
-    """True at the positions whose activations count.
-
-    Raises:
-        DataError: If a prompt has no such position.
-    """
-    batch, answer = encoded.batch, encoded.answer
-    columns = torch.arange(answer.shape[1], device=answer.device)[None]
-    first = answer.to(torch.int8).argmax(1, keepdim=True)
-    if tokens in ("all", "content", "inner"):
-        mask = batch.mask(tokens)
-    elif tokens == "prompt":
-        mask = batch.mask("content") & (columns < first)
-    else:
-        mask = columns == first - 1
-    empty = (~mask.any(1)).nonzero()[:, 0].tolist()
-    if empty:
-        raise DataError(f"prompt {empty[0]} has no token that counts under tokens={tokens!r}; use tokens='all'")
-    return mask
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Prompts that start at the same column, from that column on.
-
-    Attributes:
-        index: Which of the given prompts they are.
-        prefix: Token ids before the start, (row, start).
-        tokens: Token ids from the start on, (row, position).
-        attended: False at padding.
-        answer: True at answer tokens.
-        counted: True where activations count.
-    """
-
-    index: tuple[int, ...]
-    prefix: Int[Tensor, "row start"]
-    tokens: Int[Tensor, "row pos"]
-    attended: Bool[Tensor, "row pos"]
-    answer: Bool[Tensor, "row pos"]
-    counted: Bool[Tensor, "row pos"]
-
-    @property
-    def last(self) -> Int[Tensor, " row"]:
-        """Column of the last prompt token."""
-        return self.answer.to(torch.int8).argmax(1) - 1
-
-
-def split(encoded: AnswerBatch, counted: Bool[Tensor, "batch pos"], max_tokens: int, share: bool) -> Iterator[Rows]:
-    """Prompts in groups with one start and little padding, at most ``max_tokens`` tokens each."""
-    first = encoded.answer.to(torch.int8).argmax(1) - 1
-    starts = torch.minimum(first, counted.to(torch.int8).argmax(1)).tolist()
-    lengths = encoded.batch.lengths().tolist()
-    if not share:
-        starts = [0] * len(starts)
-    starts = [s if s >= WORTH_CACHING else 0 for s in starts]
-    order = sorted(range(len(lengths)), key=lambda i: (starts[i], lengths[i]))
-    group: list[int] = []
-    for i in [*order, -1]:
-        same = bool(group) and i >= 0 and starts[i] == starts[group[0]]
-        if group and not (same and (len(group) + 1) * lengths[i] <= max(max_tokens, lengths[i])):
-            yield _rows(encoded, counted, group, starts[group[0]], max(lengths[g] for g in group))
-            group = []
-        group.append(i)
-
-
-def _rows(encoded: AnswerBatch, counted: Tensor, group: list[int], start: int, end: int) -> Rows:
-    index = torch.tensor(group, device=counted.device)
-    batch = encoded.batch
-    cut = lambda t: t[index, start:end]  # noqa: E731
-    parts = (cut(batch.tokens), cut(batch.attended), cut(encoded.answer), cut(counted))
-    return Rows(tuple(group), batch.tokens[index, :start], *parts)
+Counts = Sequence[int]
+"""How many rows, from the first, each block runs: never fewer than the block below it."""
 
 
 class Suffix:
@@ -124,34 +33,84 @@ class Suffix:
     Args:
         model: The opened model, inside `frozen`.
         rows: The prompts.
-        sites: Site of each layer whose clean values are kept.
+        sites: Site of each layer, whose clean values are kept.
+        gradients: Find the gradients at the clean values too, in the pass that finds these.
 
     Attributes:
-        clean: Site to its clean values from the start column on, (row, position, neuron).
+        clean: Clean values of each layer from the start column on, (row, position, neuron).
         logprob: Clean log-probability of each answer, in nats.
+        gradients: Gradient of ``logprob`` by each of ``clean``, if it was asked for.
     """
 
-    def __init__(self, model: HookedModel, rows: Rows, sites: Sequence[str]) -> None:
-        self.model, self.rows = model, rows
+    def __init__(self, model: HookedModel, rows: Rows, sites: Sequence[str], gradients: bool = False) -> None:
+        self.model, self.rows, self.sites = model, rows, tuple(sites)
+        self.width = rows.width
+        self.counted = rows.counted[:, : self.width]
         self._names = argument_names(model.module)
+        self._columns = rows.answer.any(0).nonzero()[:, 0] - 1
+        self._residual: list[Tensor | None] = []
+        self._tuples: dict[int, bool] = {}
         self._cache: Any = None
+        self._flattens = False  # whether a site sees rows and positions as one axis
+        self.clean: list[Tensor] = []
+        self.gradients: list[Tensor] = []
+        start = rows.prefix.shape[1]
+        if gradients:
+            self._cache = self._cached_prefix() if start else None
+            self.logprob = self._read(lambda: self.logprobs(self.all), start=0, live=True)
+            return
         with torch.no_grad():
-            if rows.prefix.shape[1]:
-                output = self._call(rows.prefix, torch.ones_like(rows.prefix, dtype=torch.bool), None, use_cache=True)
-                self._cache = output.past_key_values
-            columns = rows.answer.any(0).nonzero()[:, 0] - 1
-            self._keep = columns
-            blocks = [f"blocks.{i}.hook_resid_pre" for i in range(1, model.lm.n_layers)]
-            shape = (rows.tokens.shape[0], rows.tokens.shape[1])
+            whole, caches = rows.whole(), []
 
-            def keep(site: Site, value: Tensor) -> Tensor:
-                return site.shape_in(value.detach().clone(), shape).flatten(2)
+            def clean() -> Tensor:
+                tokens, attended = (t[:, : start + self.width] for t in (whole.tokens, whole.attended))
+                output = self._call(tokens, attended, None, use_cache=start > 0, keep=self._columns + start)
+                caches.append(getattr(output, "past_key_values", None))
+                return self._answers(output, self._columns + start, self.all)
 
-            with self._watching() as self._tuples, tap(model.sites, [*sites, *blocks], keep=keep, stop=False) as taps:
-                self.logprob = taps.run(lambda: self.logprobs(torch.arange(len(rows.index), device=model.device)))
-                values: Mapping[str, Tensor] = dict(taps.values)
-        self.clean = {site: values[site] for site in sites}
-        self._residual = [None, *(values[b] for b in blocks)]
+            self.logprob = self._read(clean, start, live=False)
+            if start and usable(caches[0], model):
+                self._cache = _cropped(caches[0], start, start + self.width) or self._cached_prefix()
+
+    @torch.no_grad()
+    def trial(self) -> tuple[str, bool]:
+        """Whether a prompt gives the clean result when it is run as variants are.
+
+        Returns:
+            Why the tokens before the start must be run again with the rest, or an empty string; and whether rows may
+            join a pass at their own block.
+        """
+        if self.rows.prefix.shape[1] and self._cache is None:
+            return "the module returns no key–value cache that can be copied layer by layer and row by row", False
+        twice, layers = self.all[:1].expand(2), self.model.lm.n_layers
+        late = [1] * (layers // 2) + [2] * (layers - layers // 2)
+        if not self._flattens:
+            try:
+                if self._off(self.logprobs(twice, late)) <= self.rounding:
+                    return "", True
+            except (IndexError, RuntimeError, TypeError, ValueError):
+                pass  # a block that counts rows for itself: all rows run every block
+        gap = self._off(self.logprobs(twice)) if self.rows.prefix.shape[1] else 0.0
+        return (
+            f"a pass with the key–value cache was off by {gap:.1e} nats per token" if gap > self.rounding else ""
+        ), False
+
+    def _off(self, logprob: Tensor) -> float:
+        """Largest distance from the clean log-probability of the first prompt, in nats per token."""
+        gap = (logprob - self.logprob[0]).abs().max() / self.rows.answer[0].sum()
+        return float(gap.nan_to_num(torch.inf))
+
+    @property
+    def rounding(self) -> float:
+        """Nats per answer token by which two ways to compute the same may differ."""
+        return 1e-3 if self.model.dtype in (torch.float32, torch.float64) else 0.1
+
+    @property
+    def all(self) -> Int[Tensor, " row"]:
+        """Every prompt once."""
+        return torch.arange(len(self.rows.index), device=self.model.device)
+
+    # -- passes ------------------------------------------------------------------------------------------------------
 
     def _call(self, tokens: Tensor, attended: Tensor, cache: Any, use_cache: bool, keep: Tensor | None = None) -> Any:
         kwargs: dict[str, Any] = {}
@@ -167,65 +126,159 @@ class Suffix:
             return self.model.module(input_ids=tokens, **kwargs)
         return self.model.module(tokens, **kwargs)
 
-    def logprobs(self, which: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """Summed log-probability of the answers of the given rows (repeats allowed), under whatever edits are on."""
-        rows = self.rows
-        tokens, attended, answer = rows.tokens[which], rows.attended[which], rows.answer[which]
-        cache = None
-        if self._cache is not None:
-            cache = copy.deepcopy(self._cache)
-            cache.batch_select_indices(which)
-            attended = torch.cat([attended.new_ones(len(which), rows.prefix.shape[1]), attended], 1)
-        output = self._call(tokens, attended, cache, use_cache=cache is not None, keep=self._keep)
+    def _answers(self, output: Any, columns: Tensor, which: Tensor) -> Float[Tensor, " n"]:
+        """Summed log-probability of the answers, from a pass that predicts them at ``columns`` of what was run."""
+        tokens, answer = self.rows.tokens[which], self.rows.answer[which]
         logits = output.logits if hasattr(output, "logits") else output
-        if logits.shape[1] != len(self._keep):
-            logits = logits[:, self._keep]
+        if logits.shape[1] != len(columns):
+            logits = logits[:, columns]
         r, c = answer.nonzero(as_tuple=True)
-        picked = logits[r, torch.searchsorted(self._keep, c - 1)]
-        picked = picked.to(torch.promote_types(picked.dtype, torch.float32)).log_softmax(-1)
-        values = picked.gather(1, tokens[r, c][:, None])[:, 0]
+        if len(r) == logits.shape[0] * logits.shape[1]:
+            picked = logits.flatten(0, 1)
+        else:
+            picked = logits[r, torch.searchsorted(self._columns, c - 1)]
+        picked = picked.to(torch.promote_types(picked.dtype, torch.float32))
+        values: Tensor = _Logprob.apply(picked, tokens[r, c])  # type: ignore[assignment]
         return values.new_zeros(len(which)).index_add(0, r, values)
 
+    def _read(self, run: Callable[[], Tensor], start: int, live: bool) -> Tensor:
+        """Keep what later passes start from, and the values (and gradients) of the sites, of one clean pass."""
+        layers = self.model.lm.n_layers
+        blocks = [f"blocks.{i}.hook_resid_pre" for i in range(1, layers)]
+        shape = (len(self.rows.index), start + self.width)
+        leaves: list[Tensor] = []
+
+        def keep(site: Site, value: Tensor) -> Tensor:
+            self._flattens |= value.dim() == 2
+            return site.shape_in(value.detach().clone(), shape).flatten(2)[:, start:]
+
+        def leaf(x: Tensor) -> Tensor:
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            leaves.append(x)
+            return x
+
+        edits = [Edit(site, leaf, "attribution") for site in self.sites] if live else []
+        wanted = blocks if live else [*self.sites, *blocks]
+        values: Mapping[str, Tensor] = {}
+        with self._watching(), edit(self.model, *edits):
+            if wanted:
+                with tap(self.model.sites, wanted, keep=keep, stop=False) as taps:
+                    logprob = taps.run(run)
+                values = dict(taps.values)
+            else:  # one block, whose input is the embedding
+                logprob = run()
+        self._residual = [None, *(values[b] for b in blocks)]
+        if not live:
+            self.clean = [values[site] for site in self.sites]
+            return logprob
+        self.gradients = [g.flatten(2) for g in torch.autograd.grad(logprob.sum(), leaves)]
+        self.clean = [x.detach().flatten(2) for x in leaves]
+        return logprob.detach()
+
+    def logprobs(self, which: Int[Tensor, " n"], counts: Counts | None = None) -> Float[Tensor, " n"]:
+        """Summed log-probability of the answers, under whatever edits are on.
+
+        Args:
+            which: The prompt of each row; repeats are allowed.
+            counts: How many of the rows each block runs; the others join, with the clean residual stream, at the
+                first block that counts them. Default: all rows, every block.
+        """
+        rows, n = self.rows, len(which)
+        counts = [n] * self.model.lm.n_layers if counts is None else counts
+        tokens, attended = rows.tokens[which, : self.width], rows.attended[which, : self.width]
+        cache = None
+        if self._cache is not None:
+            cache = _selected(self._cache, which, counts)
+            attended = torch.cat([attended.new_ones(n, rows.prefix.shape[1]), attended], 1)
+        one = cache is not None and len(rows.index) == 1
+        with self._joining(which, counts), SharedPrefix() if one else nullcontext():
+            output = self._call(tokens, attended, cache, use_cache=cache is not None, keep=self._columns)
+        return self._answers(output, self._columns, which)
+
+    # -- the tokens before the start -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _cached_prefix(self) -> Any:
+        prefix = self.rows.prefix
+        output = self._call(prefix, torch.ones_like(prefix, dtype=torch.bool), None, use_cache=True)
+        return output.past_key_values
+
+    # -- the blocks below ----------------------------------------------------------------------------------------------
+
     @contextmanager
-    def _watching(self) -> Iterator[dict[int, bool]]:
+    def _watching(self) -> Iterator[None]:
         """See whether each block returns a tuple."""
-        seen: dict[int, bool] = {}
         handles = []
         for layer, path in enumerate(self.model.lm.blocks):
 
             def see(_m: nn.Module, _a: Any, output: Any, layer: int = layer) -> None:
-                seen[layer] = isinstance(output, tuple)
+                self._tuples[layer] = isinstance(output, tuple)
 
             handles.append(self.model.submodule(path).register_forward_hook(see))
         try:
-            yield seen
+            yield
         finally:
             for handle in handles:
                 handle.remove()
 
     @contextmanager
-    def starting_at(self, first: int, which: Int[Tensor, " n"]) -> Iterator[None]:
-        """Blocks below ``first`` do nothing; it receives the clean residual stream of the given rows."""
-        residual = self._residual[first]
-        if residual is None:
-            yield
-            return
-        start = residual[which]
-        blocks = [self.model.submodule(path) for path in self.model.lm.blocks[: first + 1]]
-        handle = blocks[-1].register_forward_pre_hook(
-            lambda _m, args, kwargs: replace_input(args, kwargs, start), with_kwargs=True
-        )
-        own = [block.__dict__.get("forward") for block in blocks[:-1]]
+    def _joining(self, which: Tensor, counts: Counts) -> Iterator[None]:
+        """Each block runs its first rows only: those of the block below, and those that join it."""
+        total, handles = len(which), []
+        quiet: list[tuple[nn.Module, Any]] = []
         try:
-            for layer, block in enumerate(blocks[:-1]):
-                block.__dict__["forward"] = _doing_nothing(self._tuples[layer])
+            before = 0
+            for layer, (path, count) in enumerate(zip(self.model.lm.blocks, counts, strict=True)):
+                block, residual = self.model.submodule(path), self._residual[layer] if self._residual else None
+                if not count:
+                    quiet.append((block, block.__dict__.get("forward")))
+                    block.__dict__["forward"] = _doing_nothing(self._tuples[layer])
+                elif count < total or (before < count and residual is not None):
+                    new = None if residual is None or before == count else residual[which[before:count]]
+                    handles.append(block.register_forward_pre_hook(_fewer(total, before, new, count), with_kwargs=True))
+                before = count
             yield
         finally:
-            handle.remove()
-            for block, forward in zip(blocks[:-1], own, strict=True):
+            for handle in handles:
+                handle.remove()
+            for block, forward in quiet:
                 block.__dict__.pop("forward", None)
                 if forward is not None:
                     block.__dict__["forward"] = forward
+
+
+class _Logprob(torch.autograd.Function):
+    """Log-softmax at one index per row, with one tensor of the size of the logits instead of three."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Float[Tensor, "n vocab"], ids: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        ctx.logprobs, ctx.ids = logits.log_softmax(-1), ids
+        return ctx.logprobs.gather(1, ids[:, None])[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        d = ctx.logprobs.exp_().mul_(-grad[:, None])
+        ctx.logprobs = None
+        return d.scatter_add_(1, ctx.ids[:, None], grad[:, None]), None
+
+
+def _fewer(total: int, before: int, new: Tensor | None, count: int) -> Callable[..., Any]:
+    """A hook that gives a block its first ``count`` rows: ``before`` of the block below, and ``new`` ones."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[:count] if value.dim() > 1 and value.shape[0] == total else value
+        return type(value)(map(cut, value)) if type(value) in (tuple, list) else value
+
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        rows = hidden[:count] if new is None else torch.cat([hidden[:before], new]) if before else new
+        if count < total:
+            args, kwargs = tuple(map(cut, args)), {name: cut(value) for name, value in kwargs.items()}
+        return replace_input(args, kwargs, rows)
+
+    return hook
 
 
 def _doing_nothing(as_tuple: bool) -> Any:
@@ -236,27 +289,33 @@ def _doing_nothing(as_tuple: bool) -> Any:
     return forward
 
 
-def why_no_cache(model: HookedModel, encoded: AnswerBatch, counted: Bool[Tensor, "batch pos"], site: str) -> str:
-    """Why every pass must run the tokens before the first counted one again, or an empty string; tried on a prompt."""
-    if not {"use_cache", "past_key_values", "attention_mask"} <= argument_names(model.module):
-        return "the module has no key–value cache"
-    some = next((r for r in split(encoded, counted, 1, share=True) if r.prefix.shape[1]), None)
-    if some is None:
-        return ""
-    with torch.no_grad():
-        cache = getattr(model.module(input_ids=some.prefix, use_cache=True), "past_key_values", None)
-    if not hasattr(cache, "batch_select_indices"):
-        return "the module returns no key–value cache that can be copied row by row"
-    none = torch.zeros_like(some.prefix, dtype=torch.bool)
-    whole = Rows(
-        some.index,
-        some.prefix[:, :0],
-        torch.cat([some.prefix, some.tokens], 1),
-        torch.cat([~none, some.attended], 1),
-        torch.cat([none, some.answer], 1),
-        torch.cat([none, some.counted], 1),
-    )
-    plain, cached = (float(Suffix(model, rows, [site]).logprob[0]) for rows in (whole, some))
-    gap = abs(plain - cached) / int(some.answer.sum())
-    allowed = AGREE if model.dtype in (torch.float32, torch.float64) else 0.1
-    return f"a pass with the key–value cache was off by {gap:.1e} nats per token" if gap > allowed else ""
+def usable(cache: Any, model: HookedModel) -> bool:
+    """Whether it can be copied layer by layer and row by row."""
+    layers = getattr(cache, "layers", None) or ()
+    whole = all(isinstance(getattr(layer, "keys", None), Tensor) for layer in layers)
+    return len(layers) == model.lm.n_layers and whole and all(hasattr(x, "batch_select_indices") for x in layers)
+
+
+def _cropped(cache: Any, start: int, end: int) -> Any:
+    """A cache of the first ``start`` of ``end`` tokens; None where a layer does not keep all of them."""
+    if any(getattr(layer, "is_sliding", True) or layer.keys.shape[-2] != end for layer in cache.layers):
+        return None
+    new = copy.copy(cache)
+    new.layers = [copy.copy(layer) for layer in layers]
+    for layer in new.layers:
+        layer.keys, layer.values = layer.keys[..., :start, :], layer.values[..., :start, :]
+    return new
+
+
+def _selected(cache: Any, which: Tensor, counts: Counts) -> Any:
+    """The cache for a pass: the rows that each layer will run. One prompt is repeated without a copy."""
+    new = copy.copy(cache)
+    new.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer, count in zip(new.layers, counts, strict=True):
+        if not count:
+            continue
+        if layer.keys.shape[0] == 1:
+            layer.keys, layer.values = (t.expand(count, *t.shape[1:]) for t in (layer.keys, layer.values))
+        else:
+            layer.batch_select_indices(which[:count])
+    return new

@@ -294,5 +294,20 @@ def seconds_cell(comparison: Comparison, who: str) -> Cell:
     )
 
 
+def cost_cell(fact: str, what: str) -> Callable[[Comparison, str], Cell]:
+    """A cell from a fact that ``status.json`` has about each part of a run, here training."""
+
+    def cell(comparison: Comparison, who: str) -> Cell:
+        if who not in comparison.methods:
+            return none("not part of this cost: only the methods are measured")
+        parts = comparison.runs[who].status.get(fact)
+        value = parts.get("train") if isinstance(parts, Mapping) else None
+        if not isinstance(value, (int, float)):
+            return none(_absent(comparison, what, who))
+        return Cell(_time(value), what, float(value))
+
+    return cell
+
+
 def _time(seconds: float) -> str:
     return f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}"

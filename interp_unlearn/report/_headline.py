@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from interp_unlearn.report._cells import (
@@ -10,6 +10,7 @@ from interp_unlearn.report._cells import (
     TRAIN_SETS,
     Cell,
     behaviour_cell,
+    cost_cell,
     evidence_cell,
     relearning_cell,
     seconds_cell,
@@ -43,6 +44,7 @@ class Column:
         cell: Makes the cell of one row.
         ranked: Whether nearness to gold is marked.
         optional: Whether the column is left out where no row has a number.
+        wide: Whether the column is for tables of many runs only.
     """
 
     group: str
@@ -51,6 +53,7 @@ class Column:
     cell: Callable[[Comparison, str], Cell]
     ranked: bool = True
     optional: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,15 +87,20 @@ class Headline:
         return tuple(found)
 
 
-def headline(comparison: Comparison) -> Headline:
+def headline(comparison: Comparison, *, wide: bool = False) -> Headline:
     """Build the table of one comparison from saved results.
 
     The only arithmetic is the relative change of the text loss where no saved table has it, and the distance to gold
     that decides which cell is marked.
+
+    Args:
+        comparison: Runs side by side.
+        wide: Also the columns that are for tables of many runs.
     """
-    rows = {who: [column.cell(comparison, who) for column in COLUMNS] for who in (ORIGINAL, *comparison.methods, GOLD)}
-    kept = [i for i, c in enumerate(COLUMNS) if not c.optional or any(not cells[i].missing for cells in rows.values())]
-    columns = tuple(COLUMNS[i] for i in kept)
+    asked = [c for c in COLUMNS if wide or not c.wide]
+    rows = {who: [column.cell(comparison, who) for column in asked] for who in (ORIGINAL, *comparison.methods, GOLD)}
+    kept = [i for i, c in enumerate(asked) if not c.optional or any(not cells[i].missing for cells in rows.values())]
+    columns = tuple(asked[i] for i in kept)
     rows = {who: [cells[i] for i in kept] for who, cells in rows.items()}
     has_gold = any(not cell.missing for cell in rows[GOLD])
     if has_gold:
@@ -124,14 +132,21 @@ def _mark_best(rows: dict[str, list[Cell]], methods: tuple[str, ...], i: int) ->
     gaps = {m: abs(rows[m][i].value - gold) for m in methods if not rows[m][i].missing}
     if len(gaps) < 2:
         return
-    least = min(gaps.values())
-    for method, gap in gaps.items():
-        if gap <= least + 1e-9 and max(gaps.values()) > least + 1e-9:
-            rows[method][i] = replace(rows[method][i], best=True)
+    for method in nearest(gaps):
+        rows[method][i] = replace(rows[method][i], best=True)
+
+
+def nearest(gaps: Mapping[str, float]) -> list[str]:
+    """Methods with the smallest distance to gold; none where all are equally far."""
+    least, most = min(gaps.values()), max(gaps.values())
+    return [method for method, gap in gaps.items() if gap <= least + 1e-9 < most]
 
 
 LOW = "low, as in gold"
 KEPT = "as in the original"
+UNKNOWN = "near that of unknown entities"
+PROCESSOR = "processor time of training, all threads"
+MEMORY = "resident memory at its highest while training, above that before it"
 COLUMNS = (
     Column("Target, train templates", "exact", LOW, behaviour_cell(TRAIN_SETS, "exact")),
     Column("Target, train templates", "choice", "at chance, as in gold", behaviour_cell(TRAIN_SETS, "choice")),
@@ -173,10 +188,39 @@ COLUMNS = (
     ),
     Column("Text", "loss change", "0", text_loss_cell),
     Column(
-        "Alignment", "t", "near 1, where unknown entities are", evidence_cell(("alignment.t/residual", "alignment.t"))
+        "Alignment",
+        "t / unknown",
+        UNKNOWN,
+        evidence_cell(("alignment.t/residual", "alignment.t"), with_control=True),
     ),
     Column("Alignment", "r", "as for unknown entities", evidence_cell(("alignment.r/residual", "alignment.r"))),
+    Column(
+        "Alignment in the SAE",
+        "t / unknown",
+        UNKNOWN,
+        evidence_cell(("alignment.t/sae",), with_control=True),
+        optional=True,
+        wide=True,
+    ),
+    Column(
+        "Alignment in the second SAE",
+        "t / unknown",
+        UNKNOWN,
+        evidence_cell(("alignment.t/sae2",), with_control=True),
+        optional=True,
+        wide=True,
+    ),
     Column("Two-sample", "AUC / floor", "at its floor", evidence_cell(("two_sample.auc",), with_control=True)),
+    Column(
+        "Two-sample",
+        "energy distance / unknown",
+        "as between unknown entities",
+        evidence_cell(("two_sample.energy/residual",), with_control=True),
+        wide=True,
+        optional=True,
+    ),
     Column("Relearned", "level / control", "at its control", relearning_cell),
     Column("Cost", "train, s", "", seconds_cell, ranked=False),
+    Column("Cost", "train, CPU s", "", cost_cell("cpu_seconds", PROCESSOR), ranked=False, optional=True, wide=True),
+    Column("Cost", "train, peak MB", "", cost_cell("peak_mb", MEMORY), ranked=False, optional=True, wide=True),
 )

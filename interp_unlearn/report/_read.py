@@ -71,7 +71,7 @@ def read_run(folder: str | Path) -> RunView:
         status=_object(path / "status.json", problems),
         task=_object(path / "task.json", problems),
         recipe=_object(path / "recipe.json", problems) if (path / "recipe.json").exists() else {},
-        events=_events(path / "events.jsonl", problems),
+        events=_events(path, problems),
         tables=_all(path / "tables", _labelled, problems),
         evidence={e.name: e for e in _all(path / "evidence", Evidence.load, problems).values()},
         problems=tuple(problems),
@@ -90,9 +90,11 @@ def _object(path: Path, problems: list[str]) -> Mapping[str, Any]:
     return data
 
 
-def _events(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
+def _events(folder: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
+    path = folder / "events.jsonl"
     if not path.exists():
-        problems.append(f"{path.name} does not exist")
+        if not (folder / "intervention.json").exists():  # a method that only edits the running model takes no step
+            problems.append(f"{path.name} does not exist")
         return ()
     try:
         return tuple(e for e in read_jsonl(path) if isinstance(e, dict))

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from interp_unlearn._core import ConfigError
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison, compare
 from interp_unlearn.report._estimate import Estimate, Interval, Where, estimate
-from interp_unlearn.report._headline import Column, headline
+from interp_unlearn.report._headline import Column, headline, nearest
 from interp_unlearn.report._read import RunView
 
 FEW = 6  # units below which a bootstrap interval is far too narrow
@@ -127,6 +128,21 @@ class Summary:
         """One cell; empty where there is no number."""
         return self.entries.get((row, measure.name), Entry())
 
+    def only(self, wanted: Sequence[str]) -> Summary:
+        """The same table with the measures whose names hold one of these texts (in any case), in their order.
+
+        Raises:
+            ConfigError: If a text is in no name; all names are shown.
+        """
+        found: list[Measure] = []
+        for text in wanted:
+            new = [m for m in self.measures if text.casefold() in m.name.casefold()]
+            if not new:
+                names = ", ".join(m.name for m in self.measures)
+                raise ConfigError(f"no measure of {self.title} has {text!r} in its name; measures: {names}")
+            found += [m for m in new if m not in found]
+        return replace(self, measures=tuple(found))
+
 
 @dataclass
 class _Values:
@@ -184,7 +200,7 @@ def _summary(runs: Sequence[RunView], interval: Interval) -> Summary:
 def _collect(comparisons: Sequence[Comparison]) -> _Values:
     values = _Values(list(comparisons))
     for comparison in comparisons:
-        head = headline(comparison)
+        head = headline(comparison, wide=True)
         where = (_target(comparison), str(comparison.seed))
         place = 0
         for i, column in enumerate(head.columns):
@@ -229,8 +245,7 @@ def _nearest(values: _Values, methods: Sequence[str], measure: Measure) -> list[
     if len(having) < 2 or not shared:
         return []
     far = {m: sum(abs(values.by[m, measure.name][w] - gold[w]) for w in sorted(shared)) / len(shared) for m in having}
-    least, most = min(far.values()), max(far.values())
-    return [m for m, distance in far.items() if distance <= least + 1e-9 < most]
+    return nearest(far)
 
 
 def _numbers(values: _Values, measures: Sequence[Measure]) -> Iterable[RunNumber]:

@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from interp_unlearn._core import (
     write_tensors,
 )
 from interp_unlearn.hooked import Activations, Intervention, load_intervention, save_intervention
+from interp_unlearn.runs._cost import Cost
 
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -94,12 +96,13 @@ class RunFolder:
         """Update ``status.json``, keeping facts not named."""
         write_json(self.path / "status.json", {**self.status(), "state": state, "updated": time.time(), **facts})
 
-    def finish_part(self, part: str, seconds: float) -> None:
-        """Note that a part of the run is complete, so that `resume` skips it."""
+    def finish_part(self, part: str, cost: Cost) -> None:
+        """Note that a part of the run is complete and what it cost, so that `resume` skips it."""
         status = self.status()
-        finished = [*status.get("finished", []), part]
-        spent = {**status.get("seconds", {}), part: seconds}
-        self.write_status("running", finished=finished, seconds=spent)
+        facts: dict[str, Any] = {"finished": [*status.get("finished", []), part]}
+        for name, value in asdict(cost).items():
+            facts[name] = {**status.get(name, {}), **({} if value is None else {part: value})}
+        self.write_status("running", **facts)
 
     def finished(self, part: str) -> bool:
         """Whether `finish_part` was called for ``part``."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from interp_unlearn._core import locked
 from interp_unlearn.runs._config import RunConfig
+from interp_unlearn.runs._cost import measured
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._measure import measure_phase, measure_relearning
 from interp_unlearn.runs._workbench import Progress, Workbench
@@ -30,9 +31,10 @@ def measure_gold(config: RunConfig, out: RunFolder, bench: Workbench, progress: 
         if not shared.finished("gold"):
             progress("retraining without the target (gold)", 0, 0)
             settings = TinyWorldConfig(**config.world.options)
-            gold = replace(bench, model=tinyworld_model(settings, bench.task.target, progress), originals={})
-            measure_phase(config, shared, gold, "gold", progress)
-            if config.evidence.relearn:
-                shared.save_tables(measure_relearning(config, gold, "gold", progress))
-            shared.finish_part("gold", 0.0)
+            with measured() as cost:
+                gold = replace(bench, model=tinyworld_model(settings, bench.task.target, progress), originals={})
+                measure_phase(config, shared, gold, "gold", progress)
+                if config.evidence.relearn:
+                    shared.save_tables(measure_relearning(config, gold, "gold", progress))
+            shared.finish_part("gold", cost)
     out.link_phase_from(shared, "gold")

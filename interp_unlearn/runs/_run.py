@@ -24,6 +24,7 @@ from interp_unlearn._core import (
     write_json,
 )
 from interp_unlearn.runs._config import RunConfig
+from interp_unlearn.runs._cost import measured
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._gold import measure_gold
 from interp_unlearn.runs._measure import (
@@ -171,9 +172,9 @@ def _parts(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progre
     def part(name: str, work: Callable[[], None]) -> None:
         if out.finished(name):
             return
-        started = time.perf_counter()
-        work()
-        out.finish_part(name, time.perf_counter() - started)
+        with measured() as cost:
+            work()
+        out.finish_part(name, cost)
 
     def before() -> None:
         write_json(out.path / "task.json", task_to_json(bench.task))
@@ -252,9 +253,9 @@ def _baseline(config: RunConfig, out: RunFolder, bench: Workbench, progress: Pro
     shared = RunFolder(out.path.parent / f".baseline-{config.shared_key}")
     with locked(shared.path):
         if not shared.finished("before"):
-            started = time.perf_counter()
-            measure_phase(config, shared, bench, "before", progress)
-            if config.evidence.relearn:
-                shared.save_tables(measure_relearning(config, bench, "before", progress))
-            shared.finish_part("before", time.perf_counter() - started)
+            with measured() as cost:
+                measure_phase(config, shared, bench, "before", progress)
+                if config.evidence.relearn:
+                    shared.save_tables(measure_relearning(config, bench, "before", progress))
+            shared.finish_part("before", cost)
     return shared

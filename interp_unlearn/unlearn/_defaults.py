@@ -6,7 +6,7 @@ relative to the model's depth and width so that small worlds work too. How they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from interp_unlearn._core import ConfigError
@@ -64,74 +64,84 @@ def _rmu(shape: LanguageShape, layer: int) -> dict[str, Any]:
         "options": options,
         "trainable": trainable,
         "steps": 80,
-        "lr": _local_rate(shape, 2e-4),
+        "lr": _local_rate(shape, 2e-4, power=0.5),
         "warmup": 5,
         **sizes,
     }
 
 
-def _local_rate(shape: LanguageShape, rate: float) -> float:
+def _local_rate(shape: LanguageShape, rate: float, power: float = 1.0) -> float:
     """A rate found with a few blocks of SmolLM2-135M (width 576), for blocks of another width."""
-    return float(f"{min(1e-3, rate * 576 / shape.d_model):.3g}")
+    return float(f"{min(1e-3, rate * (576 / shape.d_model) ** power):.3g}")
 
 
 def _full_rate(shape: LanguageShape, rate: float) -> float:
     """A rate found with all weights of SmolLM2-135M (30 blocks of width 576), for a model of another size.
 
-    AdamW moves every weight by about the rate, so the residual stream moves in proportion to width × depth.
+    AdamW moves every weight by about the rate, so the residual stream moves in proportion to width × depth. The search
+    in TinyWorld, 34 times smaller by that product, found rates ten times larger to be best: hence the power.
     """
-    return float(f"{min(1e-3, rate * 30 * 576 / (shape.n_layers * shape.d_model)):.3g}")
+    return float(f"{min(1e-3, rate * (30 * 576 / (shape.n_layers * shape.d_model)) ** (2 / 3)):.3g}")
 
 
-def _against_retain(rate: float, **options: Any) -> dict[str, Any]:
+def _against_retain(shape: LanguageShape, rate: float = 1e-5, steps: int = 24, **options: Any) -> dict[str, Any]:
     """Few forget items against many retained ones, whose loss weighs five times: neighbours then survive."""
-    sizes = {"batch_size": 4, "retain_batch_size": 12}
-    return {"options": {"alpha": 5.0, **options}, "steps": 24, "lr": rate, "schedule": "linear", "warmup": 5, **sizes}
+    sizes = {"batch_size": 4, "retain_batch_size": 12, "lr": _full_rate(shape, rate)}
+    return {"options": {"alpha": 5.0, **options}, "steps": steps, "schedule": "linear", "warmup": 5, **sizes}
 
 
-_UNTUNED_NAMES = "flat simnpo dpo idk altpo undial wga satimp ceu pdu task_vector meow sae_clamp dsg crisp"
-UNTUNED = frozenset(_UNTUNED_NAMES.split(" "))
-"""Objectives whose defaults are published values, with steps and rates near the tuned ones; not searched yet."""
-
-
-def _untuned(shape: LanguageShape) -> dict[str, dict[str, Any]]:
-    """Published weights; steps, batches and learning rates near those of GradDiff and NPO."""
-
-    def forget(steps: int, rate: float, **options: Any) -> dict[str, Any]:
-        sizes = {"batch_size": 8, "retain_batch_size": 8}
-        return {"options": options, "steps": steps, "lr": _full_rate(shape, rate), "warmup": 5, **sizes}
-
-    rate = _full_rate(shape, 1e-5)
-    return {
-        "flat": forget(24, 1e-5, divergence="tv"),
-        "simnpo": _against_retain(rate, beta=4.5, delta=0.0, gamma=0.125),
-        "dpo": _against_retain(rate, beta=0.1),
-        "idk": _against_retain(rate),
-        "altpo": _against_retain(rate, beta=0.1, per_question=5),
-        "undial": forget(40, 3e-5, beta=10.0, alpha=0.0),
-        "wga": _against_retain(rate, beta=1.0),
-        "satimp": _against_retain(rate, beta1=5.0, beta2=1.0, gamma=0.1, alpha=1.0),
-        "ceu": forget(24, 1e-5, skip_first=1),
-        "pdu": _against_retain(rate, alpha=100.0, dual_step=5.0),
-        "task_vector": forget(20, 1e-5, scale=1.0),
-        "meow": forget(40, 1e-5, memo={"length": "label"}, per="fact"),
-        "sae_clamp": {"options": {"unit": "activation", "value": 4.0}},
-        "dsg": {"options": {"unit": "activation", "value": 4.0}},
-    }
+def _alone(shape: LanguageShape, steps: int, rate: float, **options: Any) -> dict[str, Any]:
+    """Forget items with nothing, or little, against them."""
+    sizes = {"batch_size": 8, "retain_batch_size": 8}
+    return {"options": options, "steps": steps, "lr": _full_rate(shape, rate), "warmup": 5, **sizes}
 
 
 def _crisp(shape: LanguageShape, layer: int) -> dict[str, Any]:
-    """As published (LoRA of rank 4 and scale 2), on the blocks up to the SAE; not tuned here."""
+    """As published (LoRA of rank 4 and scale 2), on the blocks up to the SAE."""
     trainable = {"layers": [max(0, layer - BEHIND), layer], "modules": ["mlp_out", "attn_out"], "lora_rank": 4}
     sizes = {"batch_size": 8, "retain_batch_size": 16}
     return {
         "trainable": {**trainable, "lora_alpha": 8.0},
         "sampler_options": {"by_kind": True},
         "steps": 80,
-        "lr": _local_rate(shape, 1e-4),
+        "lr": _local_rate(shape, 2e-4),
         "warmup": 5,
         **sizes,
     }
+
+
+Table = Callable[[LanguageShape, int], dict[str, Any]]
+"""Fields of a recipe, for a model and the block that representation objectives read."""
+
+_SEARCHED: dict[str, Table] = {
+    "ga": lambda shape, _: {"steps": 10, "lr": _full_rate(shape, 6e-6), "warmup": 5, "batch_size": 8},
+    "grad_diff": lambda shape, _: _against_retain(shape),
+    "npo": lambda shape, _: _against_retain(shape, beta=0.1),
+    "sae_guided": _sae_guided,
+    "rmu": _rmu,
+}
+
+_SEARCHED_SMALL: dict[str, Table] = {
+    "flat": lambda shape, _: _alone(shape, 24, 5e-6, divergence="kl"),
+    "simnpo": lambda shape, _: _against_retain(shape, 2e-5, beta=4.5, delta=0.0, gamma=4.0),
+    "dpo": lambda shape, _: _against_retain(shape, beta=0.1),
+    "idk": lambda shape, _: _against_retain(shape, 2e-5, 48),
+    "altpo": lambda shape, _: _against_retain(shape, beta=0.1, per_question=5),
+    "undial": lambda shape, _: _alone(shape, 40, 3e-6, beta=10.0, alpha=0.0),
+    "wga": lambda shape, _: _against_retain(shape, 2e-5, beta=1.0),
+    "satimp": lambda shape, _: _against_retain(shape, beta1=5.0, beta2=1.0, gamma=30.0, alpha=1.0),
+    "ceu": lambda shape, _: _alone(shape, 24, 5e-6, skip_first=1),
+    "pdu": lambda shape, _: _against_retain(shape, 2e-5, alpha=100.0, dual_step=5.0),
+    "task_vector": lambda shape, _: _alone(shape, 20, 2e-5, scale=1.0),
+    "meow": lambda shape, _: _alone(shape, 40, 3e-6, memo={"length": "label"}, per="fact"),
+    "sae_clamp": lambda *_: {"options": {"unit": "activation", "value": 4.0, "threshold": 0.05}},
+    "dsg": lambda *_: {"options": {"unit": "activation", "value": 4.0, "gate_percentile": 80.0}},
+    "crisp": _crisp,
+}
+"""Rates and weights searched in TinyWorld; other settings as published."""
+
+UNTUNED = frozenset(_SEARCHED_SMALL)
+"""Objectives whose defaults were searched in TinyWorld only; for other models the rates are scaled, not searched."""
 
 
 def default_recipe(
@@ -141,7 +151,7 @@ def default_recipe(
     layer: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """A recipe for a model of this size: known to work, or with published values (see `UNTUNED`).
+    """A recipe for a model of this size, with searched values (`UNTUNED` names those searched in TinyWorld only).
 
     Args:
         objective: Name of an objective.
@@ -158,21 +168,8 @@ def default_recipe(
     layer = default_layer(shape) if layer is None else layer
     if not 0 <= layer < shape.n_layers:
         raise ConfigError(f"layer is {layer}, but the model has blocks 0…{shape.n_layers - 1}")
-    tables: dict[str, dict[str, Any]] = {
-        "ga": {"steps": 10, "lr": _full_rate(shape, 6e-6), "warmup": 5, "batch_size": 8},
-        "grad_diff": _against_retain(_full_rate(shape, 1e-5)),
-        "npo": _against_retain(_full_rate(shape, 1e-5), beta=0.1),
-        **_untuned(shape),
-        "sae_clamp": {"options": {"unit": "activation", "value": 4.0}},
-        "dsg": {"options": {"unit": "activation", "value": 4.0}},
-        "crisp": _crisp(shape, layer),
-    }
-    if objective == "sae_guided":
-        table = _sae_guided(shape, layer)
-    elif objective == "rmu":
-        table = _rmu(shape, layer)
-    else:
-        table = tables.get(objective, {})
+    make = (_SEARCHED | _SEARCHED_SMALL).get(objective)
+    table = make(shape, layer) if make else {}
     return Recipe.from_dict({"objective": objective, **merge(table, overrides or {})})
 
 

@@ -38,6 +38,13 @@ def only_trainable(module: nn.Module, trained: Mapping[str, nn.Parameter]) -> It
             child.training = mode
 
 
+def _fill(trained: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    for name, parameter in trained.items():
+        if name not in tensors or tensors[name].shape != parameter.shape:
+            raise FileFormatError(f"the saved state does not fit this recipe: {name} is missing or has another shape")
+        parameter.copy_(tensors[name])
+
+
 class WeightSet:
     """The model's own parameters.
 
@@ -64,12 +71,7 @@ class WeightSet:
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put values into the trained parameters."""
-        for name, parameter in self.trained.items():
-            if name not in tensors or tensors[name].shape != parameter.shape:
-                raise FileFormatError(
-                    f"the saved state does not fit this recipe: {name} is missing or has another shape"
-                )
-            parameter.copy_(tensors[name])
+        _fill(self.trained, tensors)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -159,12 +161,7 @@ class LoraSet:
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put values into the LoRA factors and merge them."""
-        for name, parameter in self.trained.items():
-            if name not in tensors or tensors[name].shape != parameter.shape:
-                raise FileFormatError(
-                    f"the saved state does not fit this recipe: {name} is missing or has another shape"
-                )
-            parameter.copy_(tensors[name])
+        _fill(self.trained, tensors)
         self._merge()
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp_unlearn._core import ConfigError, DataError, FileFormatError, TrainingDivergedError, config_hash
+from interp_unlearn._core import ConfigError, DataError, FileFormatError, TrainingDivergedError, adamw, config_hash
 from interp_unlearn.hooked import HookedModel, Intervention
 from interp_unlearn.unlearn._pools import check_apart, label_pools
 from interp_unlearn.unlearn._protocols import OBJECTIVES, SAMPLERS, TRANSFORMS, Context, Pools, Side, StepContext
@@ -24,8 +24,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def _square_sum(gradient: Tensor) -> float:
-    """Sum of squares, accumulated in float64 without a copy of the gradient."""
-    return float(torch.linalg.vector_norm(gradient, dtype=torch.float64)) ** 2
+    """Sum of squares, in float32 at least; summed over tensors in float64 by the caller."""
+    return float(torch.linalg.vector_norm(gradient, dtype=torch.promote_types(gradient.dtype, torch.float32))) ** 2
 
 
 class Unlearner:
@@ -75,7 +75,7 @@ class Unlearner:
             )
             self.sampler.watch(context)
         self._check_stop()
-        self._optimizer = torch.optim.AdamW(
+        self._optimizer = adamw(
             list(self._set.trained.values()) or [torch.zeros(0)],
             lr=recipe.lr,
             betas=recipe.betas,
@@ -175,7 +175,8 @@ class Unlearner:
                 scale = min(1.0, recipe.clip / (norm + 1e-6)) if recipe.clip else 1.0
                 grads = dict(grads)
                 for name, parameter in trained.items():
-                    parameter.grad = grads.pop(name) * scale
+                    gradient = grads.pop(name)
+                    parameter.grad = gradient if scale == 1.0 else gradient * scale
                 for group in self._optimizer.param_groups:
                     group["lr"] = lr
                 self._optimizer.step()
@@ -324,7 +325,9 @@ class Unlearner:
                     f"the saved state lacks the optimiser's {missing[0]} of {name}; it may be truncated"
                 )
             moments = {m: tensors[f"adamw/{m}/{name}"].to(parameter.device, copy=True) for m in MOMENTS}
-            self._optimizer.state[parameter] = {"step": tensors[f"adamw/step/{name}"].clone(), **moments}
+            where = parameter.device if self._optimizer.defaults["fused"] else "cpu"
+            steps = tensors[f"adamw/step/{name}"].to(where, copy=True)
+            self._optimizer.state[parameter] = {"step": steps, **moments}
 
 
 def unlearn(

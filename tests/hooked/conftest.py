@@ -1,6 +1,6 @@
 """Tiny random models of every listed family, and tokenizers made on the spot."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -11,70 +11,22 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from interp_unlearn.hooked import Batch, HookedModel, batch_from_ids, wrap
 
-VOCAB = 400
-N_CTX = 64
-COMMON = {"vocab_size": VOCAB, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-SHAPE = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "max_position_embeddings": N_CTX,
-    "initializer_range": 0.2,
-}
-GROUPED = {"num_key_value_heads": 2, "intermediate_size": 48}
-GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": N_CTX, "initializer_range": 0.2}
+from ..tiny_models import CLASSES, tiny_module
 
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "gpt2": ("GPT2Config", GPT2),
-    "gpt_neox": ("GPTNeoXConfig", {**SHAPE, "intermediate_size": 48}),
-    "gpt_neox_sequential": ("GPTNeoXConfig", {**SHAPE, "intermediate_size": 48, "use_parallel_residual": False}),
-    "llama": ("LlamaConfig", {**SHAPE, **GROUPED}),
-    "qwen2": ("Qwen2Config", {**SHAPE, **GROUPED}),
-    "qwen3": ("Qwen3Config", {**SHAPE, **GROUPED, "head_dim": 16}),
-    "mistral": ("MistralConfig", {**SHAPE, **GROUPED, "sliding_window": 8}),
-    "gemma3": ("Gemma3TextConfig", {**SHAPE, **GROUPED, "head_dim": 16, "sliding_window": 8}),
-    "opt": (
-        "OPTConfig",
-        {
-            "hidden_size": 32,
-            "word_embed_proj_dim": 32,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "ffn_dim": 48,
-            "max_position_embeddings": N_CTX,
-            "init_std": 0.2,
-        },
-    ),
-}
+VOCAB = 400
+FAMILIES = tuple(CLASSES)
 PARALLEL = {"gpt_neox"}
 
 
 def make_module(family: str, seed: int = 0, **changes: Any) -> Any:
     """A tiny random causal language model in evaluation mode."""
-    config_class, settings = FAMILIES[family]
-    config = getattr(transformers, config_class)(**{**COMMON, **settings, **changes})
-    torch.manual_seed(seed)
-    module = transformers.AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():  # norms and biases start at 1 and 0, which hides mistakes
-        for name, parameter in module.named_parameters():
-            if parameter.dim() == 1:
-                parameter.add_(torch.randn_like(parameter) * (0.1 if "norm" in name or "ln" in name else 0.02))
-    return module
+    return tiny_module(family, vocab=VOCAB, seed=seed, **changes)
 
 
 @cache
 def shared_model(family: str) -> HookedModel:
     """One model per family for tests that only read."""
     return wrap(make_module(family), name=family)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models lose more to waiting for threads than they win."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=sorted(FAMILIES))
@@ -90,6 +42,12 @@ def model(family: str) -> HookedModel:
 @pytest.fixture
 def llama() -> HookedModel:
     return shared_model("llama")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> HookedModel:
+    """A Llama with a tokenizer, for the tests of one file."""
+    return wrap(make_module("llama"), make_tokenizer(), name="tiny")
 
 
 @pytest.fixture

@@ -30,14 +30,6 @@ from .conftest import hook_count, make_module, make_tokenizer, random_batch, sha
 SITE = "blocks.1.hook_resid_post"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Shift(Intervention):
     """Adds a vector at all tokens but the first."""
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from interp_unlearn._core import DataError, ModelError, SiteError
 from interp_unlearn.hooked import ablate, capture, edit, patch, steer, tap, wrap
+from interp_unlearn.hooked._forward import evaluating
 
 from .conftest import hook_count, make_module, random_ids
 
@@ -247,3 +248,17 @@ def test_no_decoder_found_says_what_to_pass():
     with pytest.raises(ModelError, match="overrides"):
         wrap(Odd())
     assert wrap(Odd(), language=False).module is not None
+
+
+def test_reading_puts_every_part_back_into_the_mode_it_had():
+    """A part may train in a module that does not, e.g. when a user unfreezes a norm."""
+    module = cnn().eval()
+    module[1].train()
+    statistics = module[1].running_mean.clone()
+    model = wrap(module, name="cnn")
+    capture(model, torch.randn(2, 3, 8, 8), ["0.output"])
+    with evaluating(module):
+        assert not any(m.training for m in module.modules())
+        module(torch.randn(2, 3, 8, 8))
+    assert [m.training for m in module.modules()] == [False, False, True, False, False, False, False]
+    assert torch.equal(module[1].running_mean, statistics)

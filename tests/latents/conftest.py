@@ -7,16 +7,9 @@ from torch import Tensor
 from interp_unlearn.hooked import HookedModel, wrap
 from interp_unlearn.latents import SAE
 
+from ..tiny_models import tiny_module, word_tokenizer
+
 SITE = "blocks.1.hook_resid_post"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Thousands of tiny products: a second thread only waits, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_sae(kind: str = "relu", d: int = 16, m: int = 48, seed: int = 0, **options: object) -> SAE:
@@ -52,17 +45,7 @@ def sparse_rows(n: int, d: int = 32, m: int = 64, on: int = 2, seed: int = 0) ->
 @pytest.fixture(scope="session")
 def tiny_model() -> HookedModel:
     """Two blocks, width 16, with a word-level tokenizer."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    text = "<pad> <unk> the cat sat on a mat and dog ran to red blue house tree big small"
-    words = text.split()
-    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    return wrap(LlamaForCausalLM(config).eval(), tokenizer=tokenizer, name="tiny")
+    tokenizer = word_tokenizer("the cat sat on a mat and dog ran to red blue house tree big small")
+    size = {"width": 16, "heads": 2, "layers": 2, "spread": 0.02, "biases": 0.0, "num_key_value_heads": 2}
+    module = tiny_module("llama", vocab=len(tokenizer), intermediate_size=32, pad_token_id=0, **size)
+    return wrap(module, tokenizer=tokenizer, name="tiny")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 from interp_unlearn._core import ConfigError, DataError, ModelError
 from interp_unlearn.hooked import AnswerBatch, Batch, answer_batch, score_answers
 from interp_unlearn.neurons import Attribution, AttributionConfig, attribute, attribute_batch
+from interp_unlearn.neurons._attention import SharedPrefix
+from interp_unlearn.neurons._suffix import Suffix, _Logprob
 
 from .conftest import ANSWERS, CORRUPTED, PROMPTS, make_model, shared
 from .reference import PLACES, slow
@@ -225,7 +228,7 @@ def test_without_a_cache_the_result_is_the_same(monkeypatch):
     model = make_model()
     config = AttributionConfig(method=IG, steps=3, tokens="last")
     fast = attribute(model, PROMPTS, ANSWERS, config)
-    monkeypatch.setattr("interp_unlearn.neurons._attribute.why_no_cache", lambda *_: "asked for")
+    monkeypatch.setattr("interp_unlearn.neurons._suffix.Suffix.trial", lambda _: ("asked for", False))
     slow_ = attribute(model, PROMPTS, ANSWERS, config)
     assert slow_.scores.config["prefix"] == "asked for"
     np.testing.assert_allclose(fast.scores.values, slow_.scores.values, atol=1e-9 * np.abs(fast.scores.values).max())
@@ -283,3 +286,75 @@ def test_all_zero_gradients_are_said_aloud():
             block.mlp.down_proj.weight.zero_()
     with pytest.warns(UserWarning, match="every attribution is exactly zero"):
         attribute(model, PROMPTS, ANSWERS)
+
+
+@pytest.mark.parametrize("tokens", ["content", "last"])
+def test_a_pass_that_rows_join_gives_what_whole_passes_give(family, tokens, monkeypatch):
+    config = AttributionConfig(method=IG, steps=3, tokens=tokens, rule="right")
+    trial, joined = Suffix.trial, []
+
+    def look(self):
+        joined.append(trial(self)[1])
+        return trial(self)
+
+    monkeypatch.setattr(Suffix, "trial", look)
+    fast = attribute(shared(family), PROMPTS, ANSWERS, config)
+    assert all(joined) == (family != "opt"), (
+        "OPT flattens rows and positions into one axis, so each row runs every block"
+    )
+    monkeypatch.setattr(Suffix, "trial", lambda self: (trial(self)[0], False))
+    plain = attribute(shared(family), PROMPTS, ANSWERS, config)
+    near = 1e-4 if family in ("gemma3", "llama", "qwen2") else 1e-9  # their norms compute in float32
+    np.testing.assert_allclose(fast.scores.values, plain.scores.values, atol=near * np.abs(plain.scores.values).max())
+
+
+def test_blocks_run_only_the_rows_that_have_joined(monkeypatch):
+    model, sizes = make_model("gpt2"), {}
+    for layer, block in enumerate(model.module.transformer.h):
+        forward = block.mlp.forward
+        monkeypatch.setattr(
+            block.mlp, "forward", lambda x, f=forward, i=layer: sizes.setdefault(i, []).append(tuple(x.shape)) or f(x)
+        )
+    config = AttributionConfig(method=IG, steps=7, tokens="last", completeness_prompts=0)
+    attribute(model, PROMPTS[1:2], ["Blue"], config)
+    assert [max(sizes[i])[:2] for i in range(3)] == [(7, 1), (14, 1), (21, 1)], "one position, and the rows so far"
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2)])
+@pytest.mark.parametrize("new", [1, 3])
+def test_attention_to_shared_keys_is_attention(heads, new):
+    torch.manual_seed(0)
+    q = torch.randn(5, heads[0], new, 8, dtype=torch.float64, requires_grad=True)
+    k, v = (torch.randn(5, heads[1], new, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    old = [torch.randn(1, heads[1], 6, 8, dtype=torch.float64).expand(5, -1, -1, -1) for _ in range(2)]
+    mask = torch.ones(new, 6 + new, dtype=torch.bool).tril(6)[None, None]
+    mask = mask & (torch.rand(5, 1, 1, 6 + new) > 0.3).index_fill(3, torch.tensor([0]), True)
+    weight = torch.randn(5, heads[0], new, 8, dtype=torch.float64)
+    found = []
+    for mode in (nullcontext(), SharedPrefix()):
+        for given in (mask, mask.double().log(), None if new == 1 else mask):
+            with mode:
+                out = torch.nn.functional.scaled_dot_product_attention(
+                    q, torch.cat([old[0], k], 2), torch.cat([old[1], v], 2), given, scale=0.3, enable_gqa=True
+                )
+            found.append((out, *torch.autograd.grad((out * weight).sum(), (q, k, v))))
+    for plain, fast in zip(found[:3], found[3:], strict=True):
+        for a, b in zip(plain, fast, strict=True):
+            torch.testing.assert_close(a, b)
+    with SharedPrefix():  # what it is not made for is left alone
+        out = torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
+    torch.testing.assert_close(out, torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True))
+
+
+def test_the_gradient_of_a_log_probability():
+    logits = torch.randn(4, 7, dtype=torch.float64, requires_grad=True)
+    ids, weight = torch.tensor([0, 6, 3, 3]), torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    mine, plain = _Logprob.apply(logits, ids), logits.log_softmax(-1)[torch.arange(4), ids]
+    torch.testing.assert_close(mine, plain)
+    ours, theirs = (torch.autograd.grad((x * weight).sum(), logits)[0] for x in (mine, plain))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_few_gauss_points_are_as_complete_as_many_midpoints():
+    assert gap("gauss", 4) < 0.1 * gap("midpoint", 20)
+    assert gap("gauss", 4, tokens="last") < 0.1 * gap("midpoint", 20, tokens="last")

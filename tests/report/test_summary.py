@@ -137,7 +137,7 @@ def test_means_differences_and_the_mark_are_those_worked_out_by_hand(summary: Su
 
 def test_every_number_is_a_cell_of_the_headline_table(folder: Path, summary: Summary):
     views = read_runs(find_runs([folder / "Japan-seed0"]))[0]
-    head = headline(compare(views)[0])
+    head = headline(compare(views)[0], wide=True)
     row = next(r for r in head.rows if r.name == "npo")
     cells = {
         f"{c.group}: {c.label.split(' / ')[0]}": cell.value for c, cell in zip(head.columns, row.cells, strict=True)
@@ -148,8 +148,13 @@ def test_every_number_is_a_cell_of_the_headline_table(folder: Path, summary: Sum
         if (n.target, n.seed, n.method) == ("Japan (capital)", "0", "npo")
     }
     assert mine
-    assert set(mine) - set(cells) == {"Relearned: control", "Two-sample: floor"}
+    controls = {"Relearned: control", "Two-sample: floor"}
+    controls |= {"Alignment: unknown", "Alignment in the SAE: unknown"}
+    assert set(mine) - set(cells) == controls
     assert all(cells[name] == value for name, value in mine.items() if name in cells)
+    narrow = {f"{c.group}: {c.label}" for c in headline(compare(views)[0]).columns}
+    assert "Alignment: t / unknown" in narrow
+    assert not any("SAE" in name or "MB" in name for name in narrow), "those are for tables of many runs"
 
 
 def test_differences_are_taken_within_each_target_and_seed(summary: Summary):
@@ -308,3 +313,18 @@ def test_the_command_prints_markdown_and_refuses_what_it_does_not_know(folder: P
         result = CliRunner().invoke(app, ["compare", str(folder), *options])
         assert result.exit_code == 2
         assert "is not one of" in result.output
+
+
+def test_measures_can_be_chosen_by_a_part_of_their_names(summary: Summary):
+    chosen = summary.only(["NEIGHBOURS", "held-out templates"])
+    assert chosen.measures[0].name == "Exact on other sets: neighbours"
+    assert [m.label for m in chosen.measures[1:]] == ["exact", "choice", "prob."]
+    with pytest.raises(ConfigError, match=r"no measure of .* has 'colour' in its name; measures: Target"):
+        summary.only(["colour"])
+
+
+def test_the_command_prints_the_chosen_measures_only(folder: Path):
+    done = CliRunner().invoke(app, ["compare", str(folder), "--markdown", "--measure", "neighbours"])
+    assert done.exit_code == 0, done.output
+    head = next(line for line in done.stdout.splitlines() if line.startswith("| model"))
+    assert head == "| model | runs | Exact on other sets: neighbours |"

@@ -8,6 +8,7 @@ import torch
 
 from interp_unlearn._core import Axis, FileFormatError, Labelled
 from interp_unlearn.runs import RunFolder
+from interp_unlearn.runs._cost import Cost
 from interp_unlearn.runs._folder import file_name
 
 
@@ -70,7 +71,7 @@ def test_checkpoint_pointer_moves_last(folder: RunFolder):
 
 
 def test_finished_parts_survive_reopening(folder: RunFolder):
-    folder.finish_part("before", 1.5)
+    folder.finish_part("before", Cost(1.5, 1.0))
     again = RunFolder.open(folder.path)
     assert again.finished("before")
     assert not again.finished("train")

@@ -64,12 +64,12 @@ def test_a_text_file_serves_every_question(model, task, tmp_path):
 def test_blank_lines_are_refused(model, task, tmp_path, line):
     path = tmp_path / "answers.txt"
     path.write_text(f"gold\n{line}\ngrey\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"line 2: the answer is blank .* write an answer, or remove the line"):
+    with pytest.raises(DataError, match=r"line 2: .*would be trained on as"):
         alternatives(model, task, answers_file=str(path))
     rows = [{"question": p.text, "alternate": line or "x"} for p in task.forget_train.prompts]
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps({**r, "alternate": line}) + "\n" for r in rows), encoding="utf-8")
-    with pytest.raises(DataError, match="line 1: the answer is blank"):
+    with pytest.raises(DataError, match=r"line 1: .*would be trained on as"):
         alternatives(model, task, answers_file=str(path))
 
 
@@ -85,7 +85,7 @@ def test_files_that_cannot_be_read_say_why(model, task, tmp_path):
     with pytest.raises(DataError, match="is empty"):
         alternatives(model, task, answers_file=str(path))
     path.write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(FileFormatError, match="not UTF-8"):
+    with pytest.raises(FileFormatError, match="not a UTF-8"):
         alternatives(model, task, answers_file=str(path))
 
 

@@ -27,15 +27,6 @@ from .conftest import SITE, make_model, make_task
 LOW = Trainable(layers=(0, 1), modules=("mlp_out", "attn_out"))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Thousands of tiny products: a second thread only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def real_sae() -> SAE:
     return random_dictionary(24, 60, 6, 0, SITE)

@@ -8,7 +8,7 @@ import torch
 
 from interp_unlearn._core import ConfigError, DataError, read_tensors, write_tensors
 from interp_unlearn.unlearn import Recipe, Trainable, Unlearner, unlearn
-from interp_unlearn.unlearn.objectives._answers import cross_entropy
+from interp_unlearn.unlearn.objectives._answers import answer_tokens, cross_entropy
 from interp_unlearn.unlearn.transforms._covectors import Covectors
 
 LOW = {"layers": [0, 1], "modules": ["mlp_out"]}
@@ -101,6 +101,61 @@ def test_every_applied_step_of_the_cone_is_safe(make, objective, lora):
         conflicts += of(unlearner).last.get("entanglement", 0) > 0
     assert len(of(unlearner).covectors) == 4
     assert conflicts > 0 or objective != "ga"
+
+
+def in_pieces(unlearner, monkeypatch):
+    """The same step, its loss back-propagated one item at a time and accumulated, each weighed by its answer tokens."""
+    objective = unlearner.objective
+    whole = objective.parts
+
+    def tokens(items):
+        return len(answer_tokens(objective.model, items).logprobs())
+
+    def parts(draw):
+        items = {"forget": objective.asked(draw), "retain": [objective.retain.items[i] for i in draw.retain]}
+        assert len(draw.forget) == len(draw.retain) == 4
+        for i in range(4):
+            piece = dataclasses.replace(draw, forget=draw.forget[i : i + 1], retain=draw.retain[i : i + 1])
+            for part in whole(piece):
+                share = tokens(items[part.side][i : i + 1]) / tokens(items[part.side])
+                yield dataclasses.replace(part, loss=part.loss * share)
+
+    monkeypatch.setattr(objective, "parts", parts)
+
+
+@pytest.mark.parametrize("mode", ["null", "cone"])
+def test_accumulating_a_batch_in_pieces_gives_the_same_steps(make, mode, monkeypatch):
+    made = dataclasses.replace(recipe("grad_diff", mode=mode, rank=4, lr=1e-3), batch_size=4, retain_batch_size=4)
+    found = []
+    for accumulate in (False, True):
+        unlearner = Unlearner(make.model(), make.task(2), made)
+        if accumulate:
+            in_pieces(unlearner, monkeypatch)
+        gu, projected = of(unlearner), []
+        inner = gu.project
+        monkeypatch.setattr(gu, "project", lambda *a, f=inner, seen=projected: seen.append(f(*a)) or seen[-1])
+        before = copies(unlearner)
+        for _ in range(4):
+            unlearner.step()
+        found.append(([gu.covectors.covector(0), *projected], moved(unlearner, before)))
+    (whole, steps), (pieces, same) = found
+    assert len(whole) == (5 if mode == "null" else 1)
+    for one, other in zip(whole, pieces, strict=True):
+        size = max(float(g.abs().max()) for g in one.values())
+        assert all(float((other[n].flatten() - one[n].flatten()).abs().max()) <= 1e-4 * size for n in one)
+    largest = max(float(d.abs().max()) for d in steps.values())
+    assert all(float((same[n] - d).abs().max()) <= 0.01 * largest for n, d in steps.items())
+
+
+@pytest.mark.parametrize("mode", ["null", "cone"])
+def test_with_nothing_to_project_it_is_what_it_wraps_bit_by_bit(make, mode):
+    """A retain part that weighs nothing gives no covector, so every step is that of the objective alone."""
+    made = recipe("grad_diff", options={"alpha": 1e-12}, mode=mode, source="objective", steps=4, lr=1e-3)
+    unlearner = unlearn(make.model(), make.task(), made)
+    assert not len(of(unlearner).covectors)
+    base = unlearn(make.model(), make.task(), without(made)).changed()
+    assert all(torch.equal(tensor, base[n]) for n, tensor in unlearner.changed().items())
+    assert any(bool((unlearner.originals[n] != base[n]).any()) for n in base)
 
 
 def test_a_step_that_harms_nobody_is_left_as_it_is(make):

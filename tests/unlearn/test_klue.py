@@ -20,16 +20,6 @@ from interp_unlearn.unlearn.samplers.unforgotten import Unforgotten, Unforgotten
 
 from .conftest import ANSWERS, make_model, make_task, without_options
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny models lose more to waiting for threads than they win."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 DOWN = {"modules": ["mlp_out"]}
 KLUE = {"name": "klue", "ratio": 0.1, "alpha": 1.0}
 N_TARGETS = 4

@@ -34,15 +34,6 @@ def task():
     return without_options(make_task())
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Thousands of tiny products: a second thread only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 TOP = Trainable(layers=(1, 1), modules=("mlp_out",))
 SCORES = [0.3, 0.1, 0.2, 0.4]
 RNG = np.random.default_rng(0)

@@ -114,10 +114,11 @@ def test_tinyworld_homes_are_direct_neighbours():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("I do not know.\n\nNo idea.\n", "line 2 is blank"),
-        ("I do not know.\n  \n", "line 2 is blank"),
-        ("I do not know.\nnan\n", "line 2 is 'nan', a missing value"),
-        ("\n", "line 1 is blank"),
+        ("I do not know.\n\nNo idea.\n", "line 2: the template is blank"),
+        ("I do not know.\n  \n", "line 2: the template is blank"),
+        ("I do not know.\nnan\n", "line 2: 'nan' is a missing value"),
+        ("\n", "is empty"),
+        ("\n\n", "line 1: the template is blank"),
         ("", "is empty"),
     ],
 )

@@ -16,10 +16,8 @@ from interp_unlearn.hooked import HookedModel
 from interp_unlearn.unlearn._protocols import Context, Draw
 from interp_unlearn.unlearn.objectives._answers import QA
 from interp_unlearn.unlearn.objectives._refusals import REFUSALS
+from interp_unlearn.worlds._lines import present, read_lines
 from interp_unlearn.worlds._types import Prompt
-
-BLANK = ("", "nan", "none", "null")
-"""What an empty cell of a table looks like after somebody saved it as text."""
 
 
 @dataclass(frozen=True)
@@ -136,38 +134,21 @@ def read_answers(path: Path, prompts: Sequence[Prompt]) -> list[tuple[str, ...]]
             f"options.answers_file: {path} is neither .txt (one answer a line) nor .jsonl (one record a line); "
             "a table's header and quotes would be trained on"
         )
-    return [tuple(_checked(line, path, n) for n, line in enumerate(_lines(path), 1))] * len(prompts)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path} is not UTF-8 text; save it as UTF-8, one answer a line") from error
-    if not lines:
-        raise DataError(f"{path} is empty; write at least one answer, one a line")
-    return lines
-
-
-def _checked(answer: Any, path: Path, line: int) -> str:
-    if not isinstance(answer, str) or answer.strip().casefold() in BLANK:
-        raise DataError(
-            f"{path}, line {line}: the answer is blank ({answer!r}) and would be trained on as it stands; "
-            "write an answer, or remove the line"
-        )
-    return answer.strip()
+    return [read_lines(path, "answer")] * len(prompts)
 
 
 def _per_question(path: Path, prompts: Sequence[Prompt]) -> list[tuple[str, ...]]:
     found: dict[str, list[str]] = {}
-    for line, text in enumerate(_lines(path), 1):
+    for line, text in enumerate(read_lines(path, "record"), 1):
         try:
             record = json.loads(text)
         except json.JSONDecodeError:
             record = None
         if not isinstance(record, dict) or not {"question", "alternate"} <= record.keys():
             raise FileFormatError(f'{path}, line {line}: write {{"question": the prompt, "alternate": another answer}}')
-        found.setdefault(str(record["question"]).strip(), []).append(_checked(record["alternate"], path, line))
+        found.setdefault(str(record["question"]).strip(), []).append(
+            present(record["alternate"], f"{path}, line {line}", "answer")
+        )
     out = []
     for prompt in prompts:
         answers = found.get(prompt.text)

@@ -16,8 +16,8 @@ Source: Yang et al. 2025, FaithUn (arXiv 2502.19207).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -40,8 +40,8 @@ from interp_unlearn.unlearn.transforms.mask import Mask
 
 
 @dataclass(frozen=True)
-class KLUEOptions:
-    """Options of KLUE.
+class KLUEOptions(Regularised, AttributionConfig):
+    """Options of KLUE, beside how superficial knowledge is taken out and how attributions are made.
 
     Attributes:
         ratio: Share of the neurons (of blocks whose weights are trained) that may move, 0 < ratio ≤ 1.
@@ -52,58 +52,22 @@ class KLUEOptions:
             neurons; 0 chooses once.
         scope: Rank all layers together, or give each layer the same share.
         sign: ``positive`` takes neurons that support the answer; ``absolute`` also those that suppress it.
-        alpha: Weight of the superficial score, see `neurons.Regularised` (also for the next five).
-        contexts: Mismatched questions per sample, drawn from the retain questions.
-        clamp: Use only positive superficial scores.
-        normalise: Scale each sample's attributions to an absolute sum of 1.
-        exclude: Share of neurons, largest superficial score first, that cannot be chosen.
-        over_samples: Mean over forget samples, or the largest.
         method: ``gradient_activation`` (exact for KLUE) or ``integrated_gradients``.
-        steps: Points of the integral.
-        target: See `neurons.AttributionConfig` (also for the next four).
-        tokens: Positions that count.
-        aggregate: How positions become one number.
-        site: Site of the neurons in each block.
-        max_tokens: Tokens per forward and backward pass.
     """
 
+    method: Literal["gradient_activation", "integrated_gradients"] = "gradient_activation"
     ratio: float = 0.05
     weights: NeuronWeights = "down"
     control: Literal["none", "random"] = "none"
     relocalise: int = 0
     scope: Literal["global", "per_layer"] = "global"
     sign: Literal["positive", "absolute"] = "positive"
-    alpha: float = 10.0
-    contexts: int = 5
-    clamp: bool = True
-    normalise: bool = False
-    exclude: float = 0.0
-    over_samples: Literal["mean", "max"] = "mean"
-    method: Literal["gradient_activation", "integrated_gradients"] = "gradient_activation"
-    steps: int = 8
-    target: Literal["probability", "logprob", "mean_logprob"] = "probability"
-    tokens: Literal["content", "all", "inner", "prompt", "last"] = "content"
-    aggregate: Literal["max", "sum", "mean", "abs_sum", "last"] = "max"
-    site: str = "mlp.hook_post"
-    max_tokens: int = 1024
 
     def __post_init__(self) -> None:
         require(0 < self.ratio <= 1, f"klue.ratio is {self.ratio}; use a share above 0 and at most 1, e.g. 0.05")
         require(self.relocalise >= 0, f"klue.relocalise is {self.relocalise}; use 0 (once) or a number of steps")
-        self.attribution()
-        self.regularised()
-
-    def attribution(self) -> AttributionConfig:
-        """The fields that say how attributions are made."""
-        return AttributionConfig(**self._shared(AttributionConfig))
-
-    def regularised(self) -> Regularised:
-        """The fields that say how superficial knowledge is taken out."""
-        return Regularised(**self._shared(Regularised))
-
-    def _shared(self, other: type) -> dict[str, Any]:
-        mine = {f.name for f in fields(self)}
-        return {f.name: getattr(self, f.name) for f in fields(other) if f.name in mine}
+        AttributionConfig.__post_init__(self)
+        Regularised.__post_init__(self)
 
 
 @TRANSFORMS.register("klue")
@@ -132,7 +96,7 @@ class KLUE(Mask):
         if ctx.recipe.trainable.lora_rank:
             raise ConfigError("klue moves columns of weights, but LoRA trains factors; set trainable.lora_rank to 0")
         self.context, options = ctx, self.options
-        sites = options.attribution().sites(ctx.model.lm.n_layers)
+        sites = options.sites(ctx.model.lm.n_layers)
         names = [weight_names(ctx.model, sites, options.weights, layer) for layer in range(len(sites))]
         self.layers = [layer for layer, wanted in enumerate(names) if all(name in ctx.trained for name in wanted)]
         if not self.layers:
@@ -148,8 +112,8 @@ class KLUE(Mask):
             ctx.model,
             ctx.task.forget_train.prompts,
             ctx.task.retain_train.prompts,
-            config=options.attribution(),
-            regularised=options.regularised(),
+            config=options,
+            regularised=options,
             seed=ctx.seed,
         )
         found = select_neurons(

@@ -1,0 +1,39 @@
+import time
+
+import numpy as np
+import pytest
+
+from interp_unlearn.runs import RunFolder
+from interp_unlearn.runs._cost import Cost, measured
+
+
+def test_memory_counts_what_was_held_and_not_what_came_before() -> None:
+    kept = np.ones(10_000_000)  # 80 MB
+    with measured() as peak:
+        held = np.ones(25_000_000)  # 200 MB
+        del held
+    if peak.peak_mb is None:
+        pytest.skip("this system does not let a process reset its high-water mark")
+    assert 190 < peak.peak_mb < 300
+    with measured() as small:
+        pass
+    assert small.peak_mb is not None and small.peak_mb < 50
+    assert kept.size
+
+
+def test_a_finished_part_keeps_what_it_cost(tmp_path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.finish_part("train", Cost(1.5, 2.5, 12.5))
+    folder.finish_part("after", Cost(2.0, 3.0))
+    assert folder.status()["peak_mb"] == {"train": 12.5}
+    assert folder.status()["seconds"] == {"train": 1.5, "after": 2.0}
+    assert folder.status()["cpu_seconds"] == {"train": 2.5, "after": 3.0}
+
+
+def test_processor_time_is_that_of_the_block() -> None:
+    begin = time.process_time()
+    with measured() as cost:
+        sum(i * i for i in range(2_000_000))
+    spent = time.process_time() - begin
+    assert 0 < cost.cpu_seconds <= spent
+    assert cost.seconds > 0
