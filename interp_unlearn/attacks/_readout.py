@@ -253,9 +253,10 @@ def _ask(model: HookedModel, task: Task, groups: Groups, config: ReadoutConfig, 
         if not np.isnan(v).all()
     }
     counted = [label for label in labels[1:] if not able or power.get(label, 0.0) >= config.min_power]
-    if able and not counted:
-        best = max((power[label] for label in labels[1:] if label in power), default=0.0)
-        reasons = {"every layer": f"no readout works on retained entities (best {best:.2f}): ask about more of them"}
+    tried = [power[label] for label in labels[1:] if label in power]
+    if able and tried and not counted:
+        why = f"no readout works on retained entities (best {max(tried):.2f}): ask about more of them (n_known)"
+        reasons = {"every layer": why}
     facts: dict[str, Any] = {
         "counted": counted,
         "reasons": reasons,

@@ -296,7 +296,7 @@ def _fits(gold: Mapping[str, Labelled] | None, counted: Sequence[str], least: fl
     table = gold[NEIGHBOURS]
     at = best_setting(table, counted)
     means = by_setting(table)
-    return None if at is None else bool(means[at] >= least * means[0])
+    return None if at is None else bool(means[0] > 0 and means[at] >= least * means[0])
 
 
 def _upper_evidence(upper: Mapping[str, Labelled], gold: Mapping[str, Labelled] | None, work: _Stitch) -> Evidence:

@@ -31,9 +31,11 @@ from interp_unlearn.attacks import (
     run_attack,
     sampling_attack,
     stitch_attack,
+    target_prompts,
 )
-from interp_unlearn.attacks._recall import ask
-from interp_unlearn.hooked import edit, steer
+from interp_unlearn.attacks._recall import ask, recall_table
+from interp_unlearn.attacks._stitch import _fits
+from interp_unlearn.hooked import Intervention, edit, steer
 from interp_unlearn.probes import PARTS, LivePhases
 from interp_unlearn.worlds import QASet
 
@@ -143,40 +145,50 @@ def test_stitching_a_model_to_itself_changes_nothing(untouched, task):
     assert found.evidence[0].control_name == "facts that were never known, attacked alike"
 
 
-def test_gold_is_no_control_where_its_layers_do_not_fit(untouched, task, hidden_delta, gold):
-    torch.manual_seed(1)
-    with torch.no_grad():  # the same function in another basis: the original's layers cannot read it
-        turn = torch.linalg.qr(torch.randn(48, 48))[0]
-        for name, p in gold.module.named_parameters():
-            if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")):
-                p.copy_(p @ turn.T)
-            elif name.endswith(("o_proj.weight", "down_proj.weight")):
-                p.copy_(turn @ p)
-            elif "embed" in name:
-                p.copy_(p @ turn.T)
-            else:
-                p.fill_(1.0)
-    found = stitch_attack(LivePhases(untouched, task, edited=hidden_delta, gold=gold), StitchConfig(max_prompts=12))
-    assert found.evidence[0].config["gold_fits"] in (False, None)
-    if found.evidence[0].config["gold_fits"] is False:
-        assert found.evidence[0].control_name.startswith("facts that were never known")
+def test_gold_is_no_control_where_its_layers_do_not_fit(task):
+    def neighbours(plain, stitched):
+        asked = target_prompts(task, 4, 0)
+        scores = np.array([[[plain, 0.0]] * 4, [[0.0, 0.0]] * 4, [[stitched, 0.0]] * 4])
+        labels = ("none", "blocks.0", "blocks.1")
+        return {"neighbours": recall_table("stitch", "neighbours", labels, scores, asked, {}, seed=0)}
+
+    assert _fits(None, ("blocks.1",), 0.8) is None
+    assert _fits(neighbours(1.0, 0.9), ("blocks.1",), 0.8) is True
+    assert _fits(neighbours(1.0, 0.7), ("blocks.1",), 0.8) is False
+    assert _fits(neighbours(0.5, 0.45), ("blocks.1",), 0.8) is True
+    assert _fits(neighbours(0.0, 0.0), ("blocks.1",), 0.8) is False
+
+
+class Push(Intervention):
+    """Pushes everything away in the last block."""
+
+    kind = "push"
+
+    @contextmanager
+    def applied(self, model):
+        direction = 40 * torch.randn(48, generator=torch.Generator().manual_seed(0))
+        with edit(model, steer("blocks.2.hook_resid_post", direction)):
+            yield model
+
+    def facts(self):
+        return {}
+
+    def tensors(self):
+        return {}
+
+    @classmethod
+    def from_parts(cls, facts, tensors):
+        return cls()
 
 
 def test_an_intervention_is_attacked_and_not_the_bare_model(untouched, task):
-    class Push:
-        """Pushes everything away in the last block."""
-
-        @contextmanager
-        def applied(self, model):
-            with edit(model, steer("blocks.2.hook_resid_post", 40 * torch.randn(48, generator=rng))):
-                yield model
-
-    rng = torch.Generator().manual_seed(0)
     phases = LivePhases(untouched, task, intervention=Push())
     record = PARTS["stitch"].look(phases, silent).evidence[0]
     assert record.config["unattacked"]["target"] < 0.5
     assert record.value > 0.9
     assert PARTS["quantise"].look(phases, silent).evidence[0].value < 0.5
+    config = replace(QUICK, fact_share=0.5)
+    assert not np.isnan(attacks["relearn_rest"].look(phases, silent, config).evidence[0].value)
 
 
 def test_a_readout_trained_on_others_reads_the_target_where_it_is_known(untouched, task, gold):
@@ -185,22 +197,19 @@ def test_a_readout_trained_on_others_reads_the_target_where_it_is_known(untouche
     never = readout_attack(gold, task, config).evidence[0]
     assert known.value > never.value + 0.3
     assert known.mask_policy == "last token of the question"
-    assert 0 < known.config["chance" if "chance" in known.config else "settings"]["rank"] < 0.3
+    assert known.config["chance"]["rank"] == pytest.approx(1 / 6)
 
 
 def test_a_readout_without_power_says_so(untouched, task):
-    lonely = replace(
-        task,
-        retain_train=QASet("retain", task.retain_train.prompts[:2]),
-        neighbours=QASet("neighbours", tuple(replace(p, answer="Sil") for p in task.neighbours.prompts[:8])),
-    )
+    wrong = tuple(replace(p, answer=p.options[k % 5]) for k, p in enumerate(task.neighbours.prompts))
+    lonely = replace(task, retain_train=QASet("retain", ()), neighbours=QASet("neighbours", wrong))
     found = readout_attack(untouched, lonely, ReadoutConfig(max_train=8, min_power=0.99)).evidence[0]
     assert np.isnan(found.value)
     assert "no readout works on retained entities" in found.reason
 
 
 def test_wordings_that_do_not_fit_are_left_out_with_their_reason(untouched, task):
-    found = prompts_attack(untouched, task, PromptConfig(max_prompts=6))
+    found = prompts_attack(untouched, task, PromptConfig(max_prompts=6, shots=2))
     reasons = found.evidence[0].config["reasons"]
     assert "vocabulary lacks" in reasons["jailbreak 0"]
     assert "another language" in reasons["other language"]
@@ -208,13 +217,13 @@ def test_wordings_that_do_not_fit_are_left_out_with_their_reason(untouched, task
     assert np.isnan(curve.at(group="target", setting="jailbreak 0", quantity="recall"))
     assert not np.isnan(curve.at(group="target", setting="few-shot", quantity="recall"))
     assert not np.isnan(curve.at(group="target", setting="after mention", quantity="recall"))
-    given = PromptConfig(max_prompts=6, languages=(("capital", "main city of {name}"),), prefixes=("boats sail",))
+    given = PromptConfig(max_prompts=6, languages=(("capital", "main city of {name}"),), prefixes=("boats sail ",))
     found = prompts_attack(untouched, task, given)
     curve = found.tables["attack.prompts"]
     assert not np.isnan(curve.at(group="target", setting="other language", quantity="recall"))
     assert not np.isnan(curve.at(group="target", setting="prefix 0", quantity="recall"))
-    crowded = prompts_attack(untouched, task, PromptConfig(max_prompts=6, shots=8))
-    assert crowded.evidence[0].config["reasons"]["few-shot"] == "it does not fit into the model's context"
+    crowded = prompts_attack(untouched, task, PromptConfig(max_prompts=6, prefixes=("boats sail the river " * 12,)))
+    assert crowded.evidence[0].config["reasons"]["prefix 0"] == "it does not fit into the model's context"
 
 
 @pytest.mark.parametrize("variant", [v.name for v in VARIANTS])
