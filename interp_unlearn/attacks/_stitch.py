@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp_unlearn._core import DataError, Evidence, Labelled, config_hash
 from interp_unlearn.attacks._ask_config import AskConfig
-from interp_unlearn.attacks._asked import NEIGHBOURS, NEVER_KNOWN, TARGET, Groups, groups_of
+from interp_unlearn.attacks._asked import NEIGHBOURS, NEVER_KNOWN, TARGET, Groups, groups_of, spread
 from interp_unlearn.attacks._catalogue import evidence, missing
 from interp_unlearn.attacks._protocol import AttackResult, Progress
 from interp_unlearn.attacks._recall import (
@@ -52,12 +52,14 @@ class StitchConfig(AskConfig):
             with fewer, the fact may still be made by the original's own layers.
         fitting: Gold serves as the control only if neighbours keep at least this recall when gold's lower layers are
             stitched to the original, relative to gold itself: two separately trained models need not share a basis.
+        neighbours: At most so many questions about neighbours.
         batch_size: Rows per forward pass; the states of all rows are held in memory.
     """
 
     attack: ClassVar[str] = "stitch"
 
     batch_size: int = 32
+    neighbours: int = 16
     layers: int = 8
     counted_from: float = 0.5
     fitting: float = 0.8
@@ -65,6 +67,7 @@ class StitchConfig(AskConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.layers >= 1, "layers", "use 1 or more")
+        self.require(self.neighbours >= 1, "neighbours", "use 1 or more")
         self.require(0 <= self.counted_from < 1, "counted_from", "it is a share, from 0 to below 1")
         self.require(0 <= self.fitting <= 1, "fitting", "it is a share, from 0 to 1")
 
@@ -141,6 +144,9 @@ class _Stitch:
         """Questions and sites; needs any of the models, since all have one tokenizer and shape."""
         config = self.config
         self.prompts, self.why = groups_of(model, self.phases.task, config.max_prompts, config.seed)
+        if NEIGHBOURS in self.prompts:  # they only show whether models fit together
+            few = spread(self.prompts[NEIGHBOURS], config.neighbours, config.seed, "stitch")
+            self.prompts = {**self.prompts, NEIGHBOURS: few}
         self.rows = {name: _rows(model, prompts, config.batch_size) for name, prompts in self.prompts.items()}
         n = model.lm.n_layers
         layers = config.chosen(n)
