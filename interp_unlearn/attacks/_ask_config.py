@@ -17,7 +17,8 @@ class AskConfig:
     """Base of the settings of attacks that ask the target's questions.
 
     Attributes:
-        max_prompts: At most so many questions of each group, drawn by the seed evenly over facts.
+        max_prompts: At most so many questions of each group (half as many about neighbours), drawn by the seed evenly
+            over facts.
         batch_size: Prompts per forward pass.
         seed: Decides the questions, the stand-ins of the control, and whatever else is drawn.
     """

@@ -92,7 +92,7 @@ def groups_of(model: HookedModel, task: Task, max_prompts: int, seed: int) -> tu
         asked[NEVER_KNOWN] = stand_ins(model, task, asked[TARGET], seed)
     except DataError as error:
         why = str(error)
-    neighbours = neighbour_prompts(task, max_prompts, seed)
+    neighbours = neighbour_prompts(task, max(max_prompts // 2, 1), seed)  # they only show what an attack breaks
     if neighbours:
         asked[NEIGHBOURS] = neighbours
     return asked, why

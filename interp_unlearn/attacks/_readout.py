@@ -85,12 +85,21 @@ def fit_ranking(
 
 
 class _Vectors:
-    """Unembedding vectors of answers: the mean over an answer's tokens."""
+    """What the output head compares: final-normed states, and answers' unembedding vectors (mean over tokens)."""
 
     def __init__(self, model: HookedModel) -> None:
         self._model = model
         self._head = model.submodule(model.lm.unembed).weight.detach()  # type: ignore[union-attr]
         self._kept: dict[str, np.ndarray] = {}
+
+    @torch.no_grad()
+    def normed(self, states: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """States as the output head sees them: after the final norm."""
+        norm = self._model.lm.final_norm
+        if norm is None:
+            return states
+        rows = torch.from_numpy(states).to(self._model.device, self._model.dtype)
+        return self._model.submodule(norm)(rows).double().cpu().numpy()
 
     def __call__(self, answer: str) -> np.ndarray:
         if answer not in self._kept:
@@ -143,12 +152,17 @@ def _ranked(
     ridge: float,
 ) -> dict[str, np.ndarray]:
     """Whether the right answer ranks first among the options of each prompt, by group; NaN without options."""
+    x = vectors.normed(x)
     y = np.stack([vectors(p.answer) for p in train])
-    weight, bias = fit_ranking(x, y, ridge)
     middle = y.mean(0)
+    # What the model's own output head would read, scaled to fit, is the start; the ridge learns what it lacks.
+    centred = x - x.mean(0)
+    scale = max(float((centred * (y - middle)).sum()) / max(float((centred**2).sum()), 1e-12), 0.0)
+    weight, bias = fit_ranking(x, y - scale * x, ridge)
+    weight = weight + scale * np.eye(x.shape[1])
     out = {}
     for name, (states, prompts) in groups.items():
-        predicted = states @ weight + bias - middle
+        predicted = vectors.normed(states) @ weight + bias - middle
         hits = np.full(len(prompts), np.nan)
         for i, p in enumerate(prompts):
             wrong = _options(p)
@@ -278,7 +292,8 @@ def readout_attack(
     At each layer, at the last position of the question, two readouts are trained on the model's own activations:
     ``class``, a logistic regression per relation whose classes are answers of two or more retained entities, and
     ``rank``, a ridge regression onto the answer's unembedding vector, by whose cosine the answer is ranked among the
-    question's options. The latter works where every entity has an answer of its own, as countries have capitals.
+    question's options. It starts from what the output head would read there and learns what that lacks; it works where
+    every entity has an answer of its own, as countries have capitals.
 
     Args:
         model: The model to attack.
