@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp_unlearn._core import Axis, Labelled, numpy_rng
+from interp_unlearn._core import Axis, Labelled
 from interp_unlearn.attacks._sets import fact_of
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.metrics import bootstrap, score_candidates
@@ -201,8 +201,3 @@ def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Labelled]:
         facts = json.loads(bytes(tensors[f"{name}.facts"].tolist()))
         tables[name] = Labelled.from_json({**facts, "values": tensors[f"{name}.values"].numpy()})
     return tables
-
-
-def random(seed: int, *purpose: Any) -> np.random.Generator:
-    """The generator of one purpose of an attack."""
-    return numpy_rng(seed, "attack", *purpose)
