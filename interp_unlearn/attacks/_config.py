@@ -11,6 +11,8 @@ from typing import Any, Literal
 from interp_unlearn._core import ConfigError, nearest
 
 Pool = Literal["unknown_ref", "unknown_eval"]
+Lesson = Literal["target", "neighbours", "text"]
+LESSONS: tuple[Lesson, ...] = ("target", "neighbours", "text")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class RelearnConfig:
     Attributes:
         steps: Optimiser steps.
         eval_every: Steps between evaluations; step 0 and the last one are always evaluated.
-        learning_rate: Of AdamW (constant); None takes 0.115 / (d_model × trained blocks), see `learning_rate_for`.
+        learning_rate: Of AdamW (constant); None takes 0.115 / (d_model × trained blocks), see `learning_rate_for`,
+            times ``pace`` (and times ten for a LoRA).
         weight_decay: Of AdamW.
         max_grad_norm: Gradients are clipped to this norm.
         batch_size: Prompts per step; if there are fewer, every step sees all of them.
@@ -35,6 +38,12 @@ class RelearnConfig:
             SmolLM2-135M it told hidden from never known more clearly), ``"blocks"`` (of every block),
             ``"all"`` (embeddings too), or a regular expression searched in parameter names.
         max_prompts: At most so many prompts of each test set, drawn by seed.
+        teach: ``"target"`` teaches the target's facts; ``"neighbours"`` other entities' (``retain_train``) and
+            ``"text"`` general text (``text_train``), with the target tested. What is taught is then no part of the
+            control either: target and never-known facts are tested in one run.
+        lora_rank: Above 0, the weights stay and a LoRA of this rank on their matrices is trained instead (peft).
+        pace: Multiplies the learning rate where none is given.
+        text_tokens: Tokens per text, at most, where text is taught.
         seed: Decides the relearned facts and templates, the control's facts, and batches.
     """
 
@@ -51,12 +60,16 @@ class RelearnConfig:
     trainable: str = "upper"
     max_prompts: int = 48
     seed: int = 0
+    teach: Lesson = "target"
+    lora_rank: int = 0
+    pace: float = 1.0
+    text_tokens: int = 64
 
     def __post_init__(self) -> None:
         for name in ("steps", "eval_every", "batch_size", "max_prompts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"relearn.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "max_grad_norm", "pace"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"relearn.{name} is {value}; use a positive number")
@@ -72,6 +85,19 @@ class RelearnConfig:
             raise ConfigError(
                 f"relearn.control_entities is {self.control_entities!r}; use 'unknown_ref' or 'unknown_eval'"
             )
+
+        if self.teach not in LESSONS:
+            raise ConfigError(
+                f"relearn.teach is {self.teach!r}{nearest(str(self.teach), LESSONS)}; use one of {', '.join(LESSONS)}"
+            )
+        if self.teach != "target" and self.fact_share < 1:
+            raise ConfigError(
+                f"relearn.fact_share is {self.fact_share}, but relearn.teach is {self.teach!r}; leave it at 1"
+            )
+        if self.lora_rank < 0:
+            raise ConfigError(f"relearn.lora_rank is {self.lora_rank}; use 0 for no LoRA, or a rank such as 8")
+        if self.text_tokens < 2:
+            raise ConfigError(f"relearn.text_tokens is {self.text_tokens}; it must be at least 2")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RelearnConfig:

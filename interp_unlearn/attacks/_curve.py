@@ -54,6 +54,9 @@ class RelearnCurve:
         target_sets: Axes ("step", "set", "metric"): means of every test set.
         control_sets: The same of the control.
         losses: Axes ("run", "step"): training loss in nats per answer token; runs are "target" and "never known 0" …
+        target_heldout: Where the rest of the facts is the headline: the same of the taught facts in templates that are
+            not taught.
+        control_heldout: The same of the control.
     """
 
     target: Labelled
@@ -61,6 +64,8 @@ class RelearnCurve:
     target_sets: Labelled
     control_sets: Labelled | None
     losses: Labelled
+    target_heldout: Labelled | None = None
+    control_heldout: Labelled | None = None
 
     def tables(self) -> dict[str, Labelled]:
         """Every part that is there, by a name for its file."""
@@ -70,13 +75,17 @@ class RelearnCurve:
             "relearn.target_sets": self.target_sets,
             "relearn.control_sets": self.control_sets,
             "relearn.losses": self.losses,
+            "relearn.target_heldout": self.target_heldout,
+            "relearn.control_heldout": self.control_heldout,
         }
         return {name: table for name, table in parts.items() if table is not None}
 
 
-def headline(traces: Sequence[Trace], who: str, config: Mapping[str, Any], seed: int) -> Labelled:
-    """Recall against steps on what was not relearned: the rest of the facts if any, else held-out templates."""
-    name = "rest" if "rest" in traces[0].prompts else "heldout"
+def headline(
+    traces: Sequence[Trace], who: str, config: Mapping[str, Any], seed: int, name: str | None = None
+) -> Labelled:
+    """Recall against steps on one test set; by default the rest of the facts if any, else held-out templates."""
+    name = name or ("rest" if "rest" in traces[0].prompts else "heldout")
     prompts = [p for t in traces for p in t.prompts[name]]
     scores = np.concatenate([t.array(name) for t in traces], axis=1)
     return Labelled(

@@ -25,6 +25,7 @@ def relearn_evidence(
     gold: Labelled | None = None,
     *,
     metric: str = "probability",
+    full_level: float | None = None,
     draws: int = 1000,
     seed: int = 0,
 ) -> Evidence:
@@ -41,6 +42,7 @@ def relearn_evidence(
         original: `RelearnCurve.target` of the original model; its first point says what full recovery is.
         gold: `RelearnCurve.target` of the gold model.
         metric: "probability" or "exact".
+        full_level: What full recovery is, where there is no curve of the original.
         draws: Bootstrap resamples, over facts (over templates where there is one fact).
         seed: Of the bootstrap.
 
@@ -54,7 +56,8 @@ def relearn_evidence(
     resampled = {name: _resampled_areas(curves[name], metric, draws, seed) for name in curves}
     reference = "gold" if gold is not None else "never known"
     means = {name: prompt_scores(curve, metric).mean(1) for name, curve in curves.items()}
-    full = float(means["original"][0]) if original is not None else float(max(m.max() for m in means.values()))
+    known = full_level if original is None else float(means["original"][0])
+    full = known if known is not None else float(max(m.max() for m in means.values()))
     between = _difference(resampled["target"], resampled["never known"])
     start, last = float(means["target"][0]), float(means["target"][-1])
     facts: dict[str, Any] = {
@@ -66,11 +69,11 @@ def relearn_evidence(
         "slower_than_never_known": bool(between is not None and between[1] < 0),
         "faster_than_never_known": bool(between is not None and between[0] > 0),
         "half_level": full / 2,
-        "half_of": "the original model's level" if original is not None else "the highest point of the curves",
+        "half_of": "the original model's level" if known is not None else "the highest point of the curves",
         "steps_to_half": {name: steps_to_level(curve, full / 2, metric) for name, curve in curves.items()},
         "best": {name: float(mean.max()) for name, mean in means.items()},
         "start": {name: float(mean[0]) for name, mean in means.items()},
-        "recovered_share": (last - start) / (full - start) if original is not None and full > start else None,
+        "recovered_share": (last - start) / (full - start) if known is not None and full > start else None,
         "steps": int(step_numbers(unlearned)[-1]),
         "relearn": unlearned.config["relearn"],
         "learning_rate": unlearned.config["learning_rate"],

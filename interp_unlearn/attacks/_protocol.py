@@ -39,7 +39,8 @@ class Attack(Protocol):
         config_type: Frozen dataclass of its settings; ``config_type()`` must be sensible.
     """
 
-    config_type: type
+    @property
+    def config_type(self) -> type: ...
 
     def __call__(
         self, model: HookedModel, task: Task, config: Any = None, *, progress: Progress | None = None

@@ -48,7 +48,7 @@ def target_sets(task: Task, config: RelearnConfig) -> RelearnSets:
     relearned = _with_templates(task, taught, config)
     heldout = [p for p in task.forget_heldout.prompts if fact_of(p) in taught]
     rest = [p for p in task.forget_heldout.prompts if fact_of(p) not in taught]
-    tests = {"relearned": relearned}
+    tests = {"relearned": _at_most(relearned, config, "relearned")}
     if heldout:
         tests["heldout"] = _at_most(heldout, config, "heldout")
     if rest and config.fact_share < 1:
@@ -103,7 +103,7 @@ def never_known_sets(model: HookedModel, task: Task, config: RelearnConfig, draw
 
     Every target entity is replaced by an unknown one in the same templates, so prompts, facts and steps are equal in
     number. An assigned answer has, as far as possible, as many tokens as the answer it stands for; it is the same in
-    every template of a fact, and never a right answer of the target.
+    every template of a fact, and not a right answer of the target (see `assigned_answers`).
 
     Args:
         model: Its tokenizer counts the answers' tokens.
@@ -124,10 +124,10 @@ def never_known_sets(model: HookedModel, task: Task, config: RelearnConfig, draw
         )
     order = numpy_rng(config.seed, "never-known entities", draw).permutation(len(unknown))
     stand_in = {entity: unknown[int(i)] for entity, i in zip(entities, order, strict=False)}
-    answers = _assigned_answers(model, task, sets, config.seed, draw)
+    answers = assigned_answers(model, task, (*sets.relearned, *_all(sets.tests.values())), config.seed, draw)
 
     def replaced(prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
-        return tuple(_about(p, stand_in[p.entity], answers[fact_of(p)]) for p in prompts)
+        return tuple(about(p, stand_in[p.entity], answers[fact_of(p)]) for p in prompts)
 
     return RelearnSets(replaced(sets.relearned), {name: replaced(prompts) for name, prompts in sets.tests.items()})
 
@@ -136,7 +136,7 @@ def _all(groups: Iterable[tuple[Prompt, ...]]) -> list[Prompt]:
     return [p for group in groups for p in group]
 
 
-def _about(prompt: Prompt, entity: Entity, answer: str) -> Prompt:
+def about(prompt: Prompt, entity: Entity, answer: str) -> Prompt:
     """The same question about another entity."""
     start, end = prompt.name_span
     text = prompt.text[:start] + entity.name + prompt.text[end:]
@@ -144,20 +144,34 @@ def _about(prompt: Prompt, entity: Entity, answer: str) -> Prompt:
     return replace(prompt, text=text, name_span=span, entity=entity.id, answer=answer, also=(), options=())
 
 
-def _assigned_answers(model: HookedModel, task: Task, sets: RelearnSets, seed: int, draw: int) -> dict[FactKey, str]:
-    """An answer for the stand-in of each fact."""
-    asked = _all(sets.tests.values())
+def assigned_answers(
+    model: HookedModel, task: Task, asked: Sequence[Prompt], seed: int, draw: int
+) -> dict[FactKey, str]:
+    """An answer for the stand-in of each fact that ``asked`` asks.
+
+    Never a right answer of the fact itself; nor of any other fact of the target under the same relation, unless too few
+    others are left: stand-ins must have as many different answers as the facts that they stand for, or their commonest
+    answer would be learned as a habit.
+
+    Raises:
+        DataError: If there is nothing to choose from.
+    """
     right: dict[str, set[str]] = {}
+    own: dict[FactKey, set[str]] = {}
     for p in asked:
-        right.setdefault(p.relation, set()).update(a.casefold() for a in (p.answer, *p.also))
+        answers = {a.casefold() for a in (p.answer, *p.also)}
+        right.setdefault(p.relation, set()).update(answers)
+        own.setdefault(fact_of(p), set()).update(answers)
     given: dict[FactKey, str] = {}
     for p in asked:
         if fact_of(p) in given:
             continue
-        others = {o for q in asked if q.relation == p.relation for o in q.options}
+        others = {o for q in asked if q.relation == p.relation for o in (*q.options, q.answer)}
         known = (*task.retain_train.prompts, *task.neighbours.prompts)
         others |= {q.answer for q in known if q.relation == p.relation}
         pool = sorted(o for o in others if o.casefold() not in right[p.relation])
+        if len(pool) < min(len(right[p.relation]), sum(fact[1] == p.relation for fact in own)):
+            pool = sorted(o for o in others if o.casefold() not in own[fact_of(p)])
         if not pool:
             raise DataError(
                 f"no answer can be assigned to a never-known entity for relation {p.relation!r}: the task has no other "

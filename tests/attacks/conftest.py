@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp_unlearn.hooked import answer_batch, answer_logprobs, wrap
-from interp_unlearn.worlds import Entity, Prompt, QASet, Target, Task
+from interp_unlearn.worlds import Entity, Prompt, QASet, Target, Task, Template
 
 NAMES = ["Avia", "Borland", "Cestia", "Dorn", "Elmar", "Fenn", "Gorm", "Hale", "Ilia", "Jorn", "Kest", "Loma"]
 UNKNOWN = ["Zor", "Yub", "Xan", "Wim", "Vok", "Uls"]
@@ -74,7 +74,9 @@ def make(targets, relations=("capital", "river")) -> Task:
         retain_train=questions("retain", others[:4], "train"),
         neighbours=questions("neighbours", others[4:], "heldout"),
         mention_train=(),
-        mention_heldout=(),
+        mention_heldout=(Template("mention.0", "", "country", "people of {name}", "heldout"),),
+        text_train=("boats sail the river", "people swim in the main city", "their capital is the city of people"),
+        text_eval=("boats of people sail the river",),
     )
 
 
@@ -147,6 +149,42 @@ def trained_state(tokenizer):
     everything = [p for split in ("train", "heldout") for p in questions("all", NAMES, split).prompts]
     teach(model, everything, 80, 4e-3)
     return config, {k: v.clone() for k, v in model.module.state_dict().items()}
+
+
+@pytest.fixture(scope="session")
+def gold_state(trained_state, tokenizer, task):
+    """Weights of a model that was taught all but the target's facts, from the same initial weights."""
+    import transformers as tf
+
+    torch.manual_seed(0)
+    model = wrap(tf.LlamaForCausalLM(trained_state[0]), tokenizer)
+    hidden = {e.id for e in task.target_entities}
+    everything = [p for split in ("train", "heldout") for p in questions("all", NAMES, split).prompts]
+    teach(model, [p for p in everything if p.entity not in hidden], 80, 4e-3)
+    return {k: v.clone() for k, v in model.module.state_dict().items()}
+
+
+@pytest.fixture
+def gold(trained_state, gold_state, tokenizer):
+    import transformers as tf
+
+    module = tf.LlamaForCausalLM(trained_state[0])
+    module.load_state_dict(gold_state)
+    return wrap(module.eval(), tokenizer, name="tiny gold")
+
+
+@pytest.fixture(scope="session")
+def hidden_delta(trained_state, tokenizer, task):
+    """What changes when the target is pushed down in the last block only."""
+    import transformers as tf
+
+    config, state = trained_state
+    module = tf.LlamaForCausalLM(config)
+    module.load_state_dict(state)
+    model = wrap(module.eval(), tokenizer)
+    weights = [p for name, p in model.layer_parameters([2]) if "down_proj" in name]
+    teach(model, task.forget_train.prompts, 60, 2e-3, weights, sign=-1.0, until=6.0)
+    return {k: p.detach().clone() for k, p in module.named_parameters() if not torch.equal(p, state[k])}
 
 
 @pytest.fixture

@@ -82,14 +82,23 @@ def test_the_control_asks_the_same_of_unknown_entities(model, task, share):
     assert {k: len(v) for k, v in control.tests.items()} == {k: len(v) for k, v in sets.tests.items()}
     assert [p.template for p in control.relearned] == [p.template for p in sets.relearned]
     assert len(facts(control.relearned)) == len(facts(sets.relearned))
-    right = {(p.relation, p.answer) for p in task.forget_train.prompts}
     given = {}
     for p in [p for prompts in control.tests.values() for p in prompts]:
         assert p.text[slice(*p.name_span)] == unknown[p.entity]
-        assert (p.relation, p.answer) not in right
         assert given.setdefault((p.entity, p.relation), p.answer) == p.answer
     for mine, theirs in zip(sets.relearned, control.relearned, strict=True):
         assert len(mine.answer.split()) == len(theirs.answer.split()), "as many tokens where possible"
+        assert mine.answer != theirs.answer
+
+
+def test_answers_of_the_target_are_assigned_only_where_others_are_too_few(model, task, one_fact):
+    right = {p.answer for p in one_fact.forget_train.prompts}
+    for draw in range(6):
+        assert not right & {p.answer for p in never_known_sets(model, one_fact, RelearnConfig(), draw).relearned}
+    given = never_known_sets(model, task, RelearnConfig()).relearned
+    for relation in ("capital", "river"):
+        answers = {p.answer for p in given if p.relation == relation}
+        assert len(answers) >= 3, "four facts need answers as varied as their own, or one answer becomes a habit"
 
 
 def test_draws_of_the_control_differ(model, one_fact):
