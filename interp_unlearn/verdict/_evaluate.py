@@ -129,7 +129,7 @@ def predictions(
             model = fit(_as(half, by), features=features, rules=rules, options=options)
         except DataError:  # one class, one method or one target is left: these runs stay unpredicted and are counted
             continue
-        for i in test:
+        for i in test.tolist():
             found = model.predict(data.row(i))
             inner[i] = [found.get(name, 0.0) for name in INNER]
             broken, kept, wording = data.gates[i]

@@ -64,12 +64,12 @@ def gap(item: Evidence) -> float:
 
 def spread(item: Evidence) -> float:
     """Value minus control, in standard deviations over unknown entities."""
-    return _clip(_ratio(item.value - _control(item), _spread(item)), -10, 10)
+    return _clip(_ratio(item.value - _control(item), _spread(item)), -10.0, 10.0)
 
 
 def moved(item: Evidence) -> float:
     """How far the target moved from the original's value, in standard deviations over unknown entities, unsigned."""
-    return _clip(abs(_ratio(item.value - _before(item), _spread(item))), 0, 10)
+    return _clip(abs(_ratio(item.value - _before(item), _spread(item))), 0.0, 10.0)
 
 
 def left(item: Evidence) -> float:
@@ -166,7 +166,7 @@ def displacement(findings: Findings, which: str) -> float:
 def cka_lost(findings: Findings, which: str) -> float:
     """1 − CKA of the target's mentions, original against edited, in one third of the depth."""
     curve = _curve(findings.tables.get("diff.cka"), "site", group="target")
-    return NAN if curve is None else _clip(third(curve[0], 1 - curve[1], which), -1, 2)
+    return NAN if curve is None else _clip(third(curve[0], 1 - curve[1], which), -1.0, 2.0)
 
 
 def _lens(findings: Findings) -> tuple[list[int], np.ndarray, np.ndarray] | None:
@@ -266,7 +266,7 @@ def margin_left(findings: Findings, which: str) -> float:
         rows = [i for i, label in enumerate(axes["prompt"]) if label.rsplit("/", 1)[0] in sets]
         values = np.asarray(table.at(metric="choice_margin"))[rows]
         means.append(float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else NAN)
-    return _clip(_ratio(means[1], means[0]), -3, 3)
+    return _clip(_ratio(means[1], means[0]), -3.0, 3.0)
 
 
 def choice_left(findings: Findings, which: str) -> float:
@@ -277,7 +277,7 @@ def choice_left(findings: Findings, which: str) -> float:
     for name in sets:
         chance = _number(chances.get(name)) if isinstance(chances, dict) else NAN
         if not math.isnan(chance):
-            return _clip(change_of(findings, (name,), "choice").share(chance), -1, 2)
+            return _clip(change_of(findings, (name,), "choice").share(chance), -1.0, 2.0)
     return NAN
 
 
@@ -285,7 +285,7 @@ def probability_left(findings: Findings, which: str) -> float:
     """Decimal logarithm of the answer's mean probability after over before."""
     sets = {"base": BASE, "heldout": HELDOUT, "multi_hop": ("multi_hop",)}[which]
     found = change_of(findings, sets, "probability")
-    return _clip(math.log10((found.after + 1e-4) / (found.before + 1e-4)), -4, 1) if found.after >= 0 else NAN
+    return _clip(math.log10((found.after + 1e-4) / (found.before + 1e-4)), -4.0, 1.0) if found.after >= 0 else NAN
 
 
 OF_TABLES: dict[str, OfTables] = {
