@@ -2,8 +2,8 @@
 
     python benchmarks/verdict/collect.py runs/verdict --out benchmarks/verdict/data/tinyworld
 
-writes ``<out>.csv`` (a row per run, read by `fit.py` and `interp_unlearn.verdict.Dataset`), the same as ``<out>.parquet``
-if pyarrow is there, and ``<out>-measurements.csv.gz`` (a row per run and evidence), from which other features can be
+writes ``<out>.csv`` (a row per run, read by `fit.py` and by `verdict.Dataset`), the same as ``<out>.parquet`` where
+pyarrow is there, and ``<out>-measurements.csv.gz`` (a row per run and evidence), from which other features can be
 made without running anything again. Groups come from ``plan.json`` of `make_runs.py`; for other sweeps from each run's
 config.
 """
@@ -84,7 +84,7 @@ def facts_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "method": config["recipe"].get("objective", "edited elsewhere"),
         "trick": trick.split(" ")[0] or "plain",
         "made_as": "",
-        "target": f"{'+'.join(target['entities'])} {'+'.join(target.get('relations', []))} seed {config.get('seed', 0)}",
+        "target": " ".join([*target["entities"], *target.get("relations", []), f"seed {config.get('seed', 0)}"]),
         "size": len(target["entities"]),
         "world": config["world"]["name"],
     }
@@ -99,18 +99,18 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def measurements(path: Path, runs: Sequence[tuple[str, Findings]]) -> None:
     """Every evidence of every run, one line each."""
-    with path.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as packed:
-        with io.TextIOWrapper(packed, encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for name, findings in runs:
-                for item in findings.evidence.values():
-                    low, high = item.interval or ("", "")
-                    before = item.config.get("before", "")
-                    value = "" if math.isnan(item.value) else f"{item.value:.6g}"
-                    control = "" if item.control is None else f"{item.control:.6g}"
-                    row = (name, item.name, value, low, high, control, item.control_name, before, item.n, item.reason)
-                    writer.writerow(row)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for name, findings in runs:
+        for item in findings.evidence.values():
+            low, high = item.interval or ("", "")
+            before = item.config.get("before", "")
+            value = "" if math.isnan(item.value) else f"{item.value:.6g}"
+            control = "" if item.control is None else f"{item.control:.6g}"
+            row = (name, item.name, value, low, high, control, item.control_name, before, item.n, item.reason)
+            writer.writerow(row)
+    path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
 
 
 if __name__ == "__main__":

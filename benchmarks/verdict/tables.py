@@ -70,12 +70,12 @@ def _evaluation(e: Evaluation) -> list[str]:
     scores += [_score(s) for s in sorted([*named[:SHOWN], *best], key=lambda s: -s.value)]
     confusion = [_row(["label ↓ stated →", *LABELS]), _rule(len(LABELS) + 1)]
     confusion += [_row([a, *(str(e.confusion[a][b]) for b in LABELS)]) for a in LABELS]
+    predicted = len(e.labels) - e.unpredicted
     lines = [
         "\n".join(scores),
         f"Expected calibration error of the stated label {e.ece:.3f} (by chance alone {e.ece_floor:.3f}); of P(hidden) "
-        f"in the second stage {_number(e.ece_inner)} (by chance {_number(e.ece_inner_floor)}). Right: {e.accuracy:.1%} of "
-        f"{len(e.labels) - e.unpredicted} runs"
-        + (f"; {e.unpredicted} could not be predicted." if e.unpredicted else "."),
+        f"in the second stage {_number(e.ece_inner)} (by chance {_number(e.ece_inner_floor)}). Right: {e.accuracy:.1%} "
+        f"of {predicted} runs" + (f"; {e.unpredicted} could not be predicted." if e.unpredicted else "."),
         "\n".join(confusion),
     ]
     if e.failures:

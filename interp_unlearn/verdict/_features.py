@@ -94,11 +94,13 @@ FEATURES: tuple[Feature, ...] = (
         "the same probe, trained anew",
     ),
     # -- can the answer be read inside?
-    Feature("attribute.best", "attribute.best*", "gap", "a readout of the answer, best layer", "probe accuracy"),
-    Feature("attribute.best.left", "attribute.best*", "left_over_control", "that readout, as a share"),
-    Feature("attribute.mean", "attribute.mean*", "gap", "a readout of the answer, over layers", "probe mean"),
-    Feature("attribute.mean.left", "attribute.mean*", "left_over_control", "that readout, as a share"),
-    Feature("attribute.bystanders", "attribute.bystanders*", "gap", "the readout on bystanders"),
+    Feature("attribute.best", "attribute.best/prompt", "gap", "a readout of the answer, best layer", "probe accuracy"),
+    Feature("attribute.best.left", "attribute.best/prompt", "left_over_control", "that readout, as a share"),
+    Feature("attribute.mean", "attribute.mean/prompt", "gap", "a readout of the answer, over layers", "probe mean"),
+    Feature("attribute.mean.left", "attribute.mean/prompt", "left_over_control", "that readout, as a share"),
+    Feature("attribute.class", "attribute.best/prompt.class", "gap", "a classifier of the answer, best layer"),
+    Feature("attribute.name", "attribute.best/name", "gap", "a readout of the answer at the name"),
+    Feature("attribute.bystanders", "attribute.bystanders/prompt", "gap", "the readout on bystanders"),
     Feature("lens.margin.left", "lens.margin/forget", "left", "the answer's margin under the logit lens", "logit lens"),
     Feature("lens.first.gap", "lens.first*", "gap", "the logit lens ranking the answer first"),
     Feature("lens.depth", "lens.depth*", "gap", "the depth where the logit lens finds the answer"),
@@ -122,16 +124,19 @@ FEATURES: tuple[Feature, ...] = (
     *_thirds("cka.lost", _T + "diff.cka", "cka_lost", "the change of geometry"),
     *_thirds("moved", _T + "diff.displacement", "moved_target", "how far the target moved against bystanders"),
     *_thirds("displaced", _T + "diff.displacement", "displacement", "how far the target moved"),
-    Feature(
-        "weights.total", _T + "weights.relative_change", "weights_total", "how much the weights moved", "weight change"
-    ),
-    Feature("weights.depth", _T + "weights.relative_change", "weights_depth", "the depth at which weights moved"),
+    Feature("weights.moved", "weights.moved/*", "log", "how far the weights moved", "weight change"),
+    Feature("weights.depth", "weights.depth/*", "value", "the depth at which weights moved", "depth of the change"),
+    Feature("weights.breadth", "weights.breadth/*", "value", "over how many blocks they moved"),
+    Feature("weights.rank", "weights.rank/*", "value", "how many directions the change uses"),
     Feature("weights.attention", _T + "weights.relative_change", "weights_attention", "the share of it in attention"),
-    Feature("weights.matrices", _T + "weights.relative_change", "weights_matrices", "how many matrices carry it"),
     Feature("fisher.trace", "fisher.trace/*", "value", "the change of the answers' squared gradient", "Fisher"),
     Feature("fisher.trace.gap", "fisher.trace/*", "gap", "the same against neighbours' answers"),
     Feature(
-        "neurons", "neurons.*", "gap", "whether the neurons that held the fact are those that moved", "neuron overlap"
+        "neurons",
+        "neurons.*|neuron_overlap*",
+        "gap",
+        "whether the neurons that held the fact are those that moved",
+        "neuron overlap",
     ),
     # -- what the answers betray without being the answer
     *(

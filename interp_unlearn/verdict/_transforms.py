@@ -215,26 +215,6 @@ def _moves(findings: Findings) -> tuple[list[str], np.ndarray] | None:
     return ([names[i] for i in keep], values) if keep and values.max() > 0 else None
 
 
-def weights_total(findings: Findings, _which: str) -> float:
-    """Decimal logarithm of the relative change of all saved weights together."""
-    table = findings.tables.get("weights.relative_change")
-    total = _number(table.config.get("total")) if table is not None else NAN
-    return NAN if math.isnan(total) else math.log10(max(total, 1e-6))
-
-
-def weights_depth(findings: Findings, _which: str) -> float:
-    """Where the weights moved: mean depth (0 first block, 1 last), each matrix weighted by its squared change.
-
-    Only blocks with a changed tensor are in the table; the model's depth is taken from the displacement curve.
-    """
-    found, sites = _moves(findings), findings.tables.get("diff.displacement")
-    if found is None or sites is None:
-        return NAN
-    last = max((layer_of(s) or 0 for s in sites.axes[0].labels), default=0)
-    depth = np.array([(layer_of(n) or 0) / max(last, 1) for n in found[0]])
-    return float(np.average(np.minimum(depth, 1.0), weights=found[1] ** 2))
-
-
 def weights_attention(findings: Findings, _which: str) -> float:
     """Share of the squared relative change of the blocks that lies in attention."""
     found = _moves(findings)
@@ -242,16 +222,6 @@ def weights_attention(findings: Findings, _which: str) -> float:
         return NAN
     attention = np.array(["attn" in n or "attention" in n for n in found[0]])
     return float((found[1] ** 2)[attention].sum() / (found[1] ** 2).sum())
-
-
-def weights_matrices(findings: Findings, _which: str) -> float:
-    """Share of the listed matrices that carry nine tenths of the squared change: small means a local edit."""
-    found = _moves(findings)
-    if found is None:
-        return NAN
-    squares = np.sort(found[1] ** 2)[::-1]
-    needed = int(np.searchsorted(np.cumsum(squares), 0.9 * squares.sum()) + 1)
-    return needed / len(squares)
 
 
 def margin_left(findings: Findings, which: str) -> float:
@@ -294,10 +264,7 @@ OF_TABLES: dict[str, OfTables] = {
     "cka_lost": cka_lost,
     "lens_left": lens_left,
     "lens_dip": lens_dip,
-    "weights_total": weights_total,
-    "weights_depth": weights_depth,
     "weights_attention": weights_attention,
-    "weights_matrices": weights_matrices,
     "margin_left": margin_left,
     "choice_left": choice_left,
     "probability_left": probability_left,

@@ -78,7 +78,7 @@ def test_slow_relearning_counts_only_with_a_clear_interval(make_behaviour, make_
 
 
 def test_thresholds_are_shares():
-    with pytest.raises(ConfigError, match="kept is 1.5"):
+    with pytest.raises(ConfigError, match=r"kept is 1\.5"):
         LabelRules(kept=1.5)
     with pytest.raises(ConfigError, match="min_attacks"):
         LabelRules(min_attacks=0)
