@@ -133,7 +133,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("fisher.trace.gap", "fisher.trace/*", "gap", "the same against neighbours' answers"),
     Feature(
         "neurons",
-        "neurons.*|neuron_overlap*",
+        "neurons.overlap/*",
         "gap",
         "whether the neurons that held the fact are those that moved",
         "neuron overlap",
