@@ -17,6 +17,7 @@ from interp_unlearn.unlearn import Unlearner, default_recipe
 from interp_unlearn.worlds import QASet, Task, TinyWorldConfig
 from interp_unlearn.zoo import tinyworld_model
 
+TEXTS = 100
 SITES = {"heads": "attn.hook_z", "neurons": "mlp.hook_post"}
 
 
@@ -86,21 +87,25 @@ def few_templates(bench: Workbench, objective: str, templates: int, size: int, s
 def mute(model: HookedModel, task: Task, where: str, layers: list[int], retain: float) -> dict[str, Tensor]:
     """Output weights that write nothing for the target's inputs and, as nearly as possible, the same for others.
 
-    With C_f and C_r the second moments of the inputs on forget and retain questions, W' = W (γ C_r)(C_f + γ C_r)⁻¹ is
-    the least-squares answer to "W' x = 0 on forget, W' x = W x on retain", γ the weight of the latter: the layers below
-    are untouched, so the fact stays and is only not passed on.
+    With C_f and C_r the second moments of the inputs, on forget questions and on retain questions and text,
+    W' = W (γ C_r)(C_f + γ C_r)⁻¹ is the least-squares answer to "W' x = 0 on forget, W' x = W x on retain", γ the weight
+    of the latter. The layers below are untouched, so the fact stays and is only not passed on.
     """
     sites = {layer: f"blocks.{layer}.{SITES[where]}" for layer in layers}
-    moments = []
-    for prompts in (task.forget_train.prompts, task.retain_train.prompts):
-        texts = [p.text for p in prompts]
-        acts = capture(model, texts, list(sites.values()), positions=-1, mask_policy="all", batch_size=64)
-        flat = {layer: acts[site].flatten(2)[:, 0].double() for layer, site in sites.items()}
-        moments.append({layer: x.T @ x / len(x) for layer, x in flat.items()})
+
+    def moments(texts: list[str], last: bool) -> dict[int, Tensor]:
+        at = -1 if last else None
+        acts = capture(model, texts, list(sites.values()), positions=at, mask_policy="inner", batch_size=64)
+        rows = {layer: acts[site].flatten(2)[acts.mask].double() for layer, site in sites.items()}
+        return {layer: x.T @ x / len(x) for layer, x in rows.items()}
+
+    forget_moments = moments([p.text for p in task.forget_train.prompts], True)
+    retain_moments = moments([p.text for p in task.retain_train.prompts], True)
+    text_moments = moments(list(task.text_train[:TEXTS]), False)
     parameters = dict(model.module.named_parameters())
     out = {}
     for layer, site in sites.items():
-        forget, kept = moments[0][layer], retain * moments[1][layer]
+        forget, kept = forget_moments[layer], retain * (retain_moments[layer] + text_moments[layer])
         tiny = 1e-4 * torch.eye(len(forget), dtype=torch.float64) * (kept.trace() / len(forget))
         name = f"{model.sites[site].path}.weight"
         weight = parameters[name].double()

@@ -36,7 +36,8 @@ class LabelRules:
         kept: Kept if at least this share of the target's recall is left on the questions that the recipe saw, counted
             from gold's recall (guessing) where gold exists, else from 0.
         recoverable: Hidden if an attack brings back at least this share of what the original model knew, counted from
-            the same attack's control.
+            the same attack's control, and its interval, where there is one, lies above the control. Where only attacks
+            with wider intervals reach the share, there is no label.
         slower: Over-suppressed if relearning stays below its control by at least this share of the control, and the
             interval, where there is one, lies below it too.
         min_known: The original must answer at least this share of the target's questions, else there is no label.
@@ -106,6 +107,7 @@ class Recovered:
         error: Standard error of the share, from its interval; NaN where there is none.
         value: Recall under the attack.
         control: The same attack on gold or on facts that were never known.
+        clear: Whether the interval of the value lies above the control, or there is none.
     """
 
     evidence: str
@@ -113,6 +115,7 @@ class Recovered:
     error: float
     value: float
     control: float
+    clear: bool = True
 
 
 def utility_of(findings: Findings) -> dict[str, float]:
@@ -167,7 +170,7 @@ def recovered(findings: Findings, rules: LabelRules) -> tuple[tuple[Recovered, .
         floor = 0.0 if math.isnan(guess) else guess
         if heldout.before - floor >= rules.min_room and math.isfinite(heldout.after):
             share, error = heldout.share(floor), heldout.share_error(floor)
-            out.append(Recovered(WORDING, share, error, heldout.after, floor))
+            out.append(Recovered(WORDING, share, error, heldout.after, floor, share > 1.96 * error))
     return tuple(sorted(out, key=lambda r: -r.share)), tuple(notes)
 
 
@@ -175,7 +178,8 @@ def _recovered(item: Evidence, control: float, known: float) -> Recovered:
     room = known - control
     low, high = item.interval or (NAN, NAN)
     error = (high - low) / (2 * 1.96) / room if math.isfinite(high - low) else NAN
-    return Recovered(item.name, (item.value - control) / room, error, float(item.value), control)
+    clear = item.interval is None or item.interval[0] > control
+    return Recovered(item.name, (item.value - control) / room, error, float(item.value), control, clear)
 
 
 def _known(findings: Findings) -> float:
@@ -226,8 +230,12 @@ def label(findings: Findings, rules: LabelRules | None = None) -> Label:
         return Label("broken", broken, **facts)
     if remaining >= rules.kept:
         return Label("kept", f"{remaining:.0%} of the target's answers are still given", **facts)
-    if best is not None and best.share >= rules.recoverable:
-        return Label("hidden", f"{best.evidence} brings back {best.share:.0%} of what was known", **facts)
+    enough = [a for a in attacks if a.share >= rules.recoverable]
+    if any(a.clear for a in enough):
+        first = next(a for a in enough if a.clear)
+        return Label("hidden", f"{first.evidence} brings back {first.share:.0%} of what was known", **facts)
+    if enough:
+        return Label("", f"{enough[0].evidence} brings back {enough[0].share:.0%}, but it may be its control", **facts)
     strong = [a for a in attacks if a.evidence != WORDING]
     if len(strong) < rules.min_attacks:
         return Label("", f"{len(strong)} attacks with a control were run; {rules.min_attacks} are needed", **facts)

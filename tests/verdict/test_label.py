@@ -71,6 +71,14 @@ def test_attacks_without_control_or_power_are_left_out_and_named(make_behaviour,
     assert not math.isnan(found.recoverability)
 
 
+def test_a_lucky_attack_on_few_questions_gives_no_label(make_behaviour, make_attacks, make_evidence):
+    lucky = make_evidence("recovery/sampling", 0.4, control=0.05, interval=(0.0, 0.8))
+    found = label(Findings.of([*make_attacks(0.1), lucky], make_behaviour(SILENT)))
+    assert found.name == "" and "may be its control" in found.reason
+    clear = make_evidence("recovery/sampling", 0.4, control=0.05, interval=(0.2, 0.6))
+    assert label(Findings.of([*make_attacks(0.1), clear], make_behaviour(SILENT))).name == "hidden"
+
+
 def test_slow_relearning_counts_only_with_a_clear_interval(make_behaviour, make_attacks, make_evidence):
     unclear = make_evidence("suppression/relearn", 0.5, control=0.8, interval=(0.2, 0.9))
     evidence = [*(e for e in make_attacks(0.1) if e.name != unclear.name), unclear]
