@@ -88,8 +88,8 @@ def mute(model: HookedModel, task: Task, where: str, layers: list[int], retain: 
     """Output weights that write nothing for the target's inputs and, as nearly as possible, the same for others.
 
     With C_f and C_r the second moments of the inputs, on forget questions and on retain questions and text,
-    W' = W (γ C_r)(C_f + γ C_r)⁻¹ is the least-squares answer to "W' x = 0 on forget, W' x = W x on retain", γ the weight
-    of the latter. The layers below are untouched, so the fact stays and is only not passed on.
+    W' = W (γ C_r)(C_f + γ C_r)⁻¹ is the least-squares answer to "W' x = 0 on forget, W' x = W x on retain", γ weighing
+    the latter. The layers below are untouched, so the fact stays and is only not passed on.
     """
     sites = {layer: f"blocks.{layer}.{SITES[where]}" for layer in layers}
 

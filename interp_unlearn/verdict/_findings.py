@@ -17,7 +17,7 @@ NEED_GOLD = ("mia.auc/reference", "mia.privleak", "mia.s_mia", "memorisation.for
 """Beginnings of the names of evidence whose value rests on gold wherever there is gold."""
 NEVER_KNOWN = "never_known after"
 """Level of never-known entities in the edited model, among the levels that an evidence notes."""
-TABLES = ("behaviour", "text_loss", "weights.", "diff.", "lens_")
+TABLES = ("behaviour", "text_loss", "weights.", "diff.", "lens_forget.")
 """Beginnings of the names of the tables that the verdict reads."""
 
 

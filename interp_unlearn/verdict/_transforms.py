@@ -170,18 +170,19 @@ def cka_lost(findings: Findings, which: str) -> float:
 
 
 def _lens(findings: Findings) -> tuple[list[int], np.ndarray, np.ndarray] | None:
-    """Layers and the mean margin of the answer before and after, at each."""
+    """Layers and the mean margin of the answer before and after, at each; None where a layer has no margin."""
     out = []
     for phase in ("before", "after"):
         table = findings.tables.get(f"lens_forget.{phase}")
-        names = [a.name for a in table.axes] if table is not None else []
-        if table is None or names != ["prompt", "layer", "measure"]:
+        if table is None or [a.name for a in table.axes] != ["prompt", "layer", "measure"]:
             return None
-        out.append(np.nanmean(table.at(measure="margin"), axis=0) if np.isfinite(table.values).any() else None)
-    layers = [layer_of(label) for label in findings.tables["lens_forget.after"].axes[1].labels]
-    if any(o is None for o in out) or any(n is None for n in layers):
-        return None
-    return [n for n in layers if n is not None], out[0], out[1]
+        margin = np.asarray(table.at(measure="margin"))
+        if not np.isfinite(margin).any(axis=0).all():
+            return None
+        out.append(np.nanmean(np.where(np.isfinite(margin), margin, np.nan), axis=0))
+    numbers = [layer_of(label) for label in findings.tables["lens_forget.after"].axes[1].labels]
+    layers = [n for n in numbers if n is not None]
+    return (layers, out[0], out[1]) if len(layers) == len(numbers) == len(out[0]) else None
 
 
 def lens_left(findings: Findings, which: str) -> float:
@@ -190,7 +191,7 @@ def lens_left(findings: Findings, which: str) -> float:
     if found is None:
         return NAN
     layers, before, after = found
-    peak = float(np.nanmax(before))
+    peak = float(before.max())
     return _clip(third(layers, after, which) / peak) if peak > 0.1 else NAN
 
 
@@ -200,8 +201,8 @@ def lens_dip(findings: Findings, _which: str) -> float:
     if found is None:
         return NAN
     _, before, after = found
-    peak = float(np.nanmax(before))
-    return _clip(float(np.nanmax(after) - after[-1]) / peak) if peak > 0.1 else NAN
+    peak = float(before.max())
+    return _clip(float(after.max() - after[-1]) / peak) if peak > 0.1 else NAN
 
 
 def _moves(findings: Findings) -> tuple[list[str], np.ndarray] | None:
