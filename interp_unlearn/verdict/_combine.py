@@ -21,7 +21,7 @@ def combine(inner: Mapping[str, float], broken: float, kept: float, direct: floa
     """
     rest = (1 - broken) * (1 - kept)
     silent = rest * (1 - direct)
-    out = dict.fromkeys(LABELS, 0.0)
+    out: dict[str, float] = {str(name): 0.0 for name in LABELS}
     out["broken"], out["kept"] = broken, (1 - broken) * kept
     for name, p in inner.items():
         out[name] += silent * p

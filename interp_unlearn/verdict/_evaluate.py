@@ -177,7 +177,7 @@ def evaluate(
         )
     else:
         whole, inner = _apply(calibration, data)
-    done = np.isfinite(whole).all(1)
+    done = np.asarray(np.isfinite(whole).all(1))
     if not done.any():
         raise DataError("no run could be predicted: once a method and its targets are left out, one class remains")
     labels, silent = np.array(data.labels), data.silent

@@ -22,10 +22,8 @@ def auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None =
     """
     weights = np.ones((1, len(scores))) if weights is None else weights
     levels, place = np.unique(scores, return_inverse=True)
-    at_level = np.zeros((2, len(weights), len(levels)))
-    for side in (0, 1):
-        rows = np.flatnonzero(positive == bool(side))
-        np.add.at(at_level[side], (slice(None), place[rows]), weights[:, rows])
+    is_level = (place[:, None] == np.arange(len(levels))).astype(np.float64)
+    at_level = np.stack([weights @ (is_level * (positive == bool(side))[:, None]) for side in (0, 1)])
     below = np.cumsum(at_level[0], axis=1) - at_level[0]
     wins = (at_level[1] * (below + 0.5 * at_level[0])).sum(1)
     pairs = at_level[0].sum(1) * at_level[1].sum(1)
