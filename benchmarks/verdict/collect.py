@@ -71,6 +71,8 @@ def runs_of(root: Path) -> Iterator[tuple[str, dict[str, str], Path]]:
     plan = read_json(root / "plan.json") if (root / "plan.json").exists() else {}
     for config in sorted(root.glob("*/*/config.json")):
         folder = config.parent
+        if folder.name.startswith(".") or folder.parent.name.startswith("."):
+            continue
         name = f"{folder.parent.name}/{folder.name}"
         facts = plan.get(name) or facts_of(read_json(config))
         yield name, {k: str(v) for k, v in facts.items()}, folder
