@@ -112,8 +112,14 @@ FEATURES: tuple[Feature, ...] = (
     Feature("tuned_lens.depth", "tuned_lens.depth*", "gap", "the depth where the tuned lens finds the answer"),
     Feature("uds", "uds.score/unknown", "value", "how empty of the fact its states are (UDS)", "UDS"),
     Feature("uds.gap", "uds.score/unknown", "gap", "the same against neighbours' facts"),
-    Feature("patch.restored", "patch_back.restored/*", "gap", "what the original's states restore"),
-    Feature("patch.lost", "patch_back.lost/*", "gap", "what is lost with the edited model's states", "patch-back"),
+    *(
+        Feature(f"patch.{kind}.{place}", f"patch_back.{kind}/{place}", "gap", f"{said} at the {where}", single)
+        for kind, said, single in (
+            ("restored", "what the original's states restore", ""),
+            ("lost", "what is lost with the edited model's states", "patch-back"),
+        )
+        for place, where in (("name", "name"), ("prompt_end", "end of the question"))
+    ),
     Feature("patch.krs", "patch_back.krs/*", "value", "what one window of blocks restores", "KRS"),
     Feature("trace.total", "trace.total/*", "left", "what noise on the name takes away"),
     Feature("trace.indirect", "trace.indirect/*", "gap", "where the name's states matter"),
@@ -131,13 +137,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature("weights.attention", _T + "weights.relative_change", "weights_attention", "the share of it in attention"),
     Feature("fisher.trace", "fisher.trace/*", "value", "the change of the answers' squared gradient", "Fisher"),
     Feature("fisher.trace.gap", "fisher.trace/*", "gap", "the same against neighbours' answers"),
-    Feature(
-        "neurons",
-        "neurons.overlap/*",
-        "gap",
-        "whether the neurons that held the fact are those that moved",
-        "neuron overlap",
-    ),
+    Feature("neurons.weights", "neurons.overlap/weights", "gap", "whether the fact's neurons moved", "neuron overlap"),
+    Feature("neurons.activations", "neurons.overlap/activations", "gap", "whether the fact's neurons fire otherwise"),
     # -- what the answers betray without being the answer
     *(
         Feature(f"{kind}_left.{which}", _T + "behaviour_by_prompt", f"{kind}_left:{which}", f"{said}, {where}")
