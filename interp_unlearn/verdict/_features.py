@@ -131,6 +131,7 @@ FEATURES: tuple[Feature, ...] = (
     *_thirds("moved", _T + "diff.displacement", "moved_target", "how far the target moved against bystanders"),
     *_thirds("displaced", _T + "diff.displacement", "displacement", "how far the target moved"),
     Feature("weights.moved", "weights.moved/*", "log", "how far the weights moved", "weight change"),
+    Feature("weights.untouched", "weights.moved/*", "is_zero", "whether it is edited only while it runs"),
     Feature("weights.depth", "weights.depth/*", "value", "the depth at which weights moved", "depth of the change"),
     Feature("weights.breadth", "weights.breadth/*", "value", "over how many blocks they moved"),
     Feature("weights.rank", "weights.rank/*", "value", "how many directions the change uses"),

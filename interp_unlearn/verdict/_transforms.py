@@ -88,8 +88,8 @@ def change(item: Evidence) -> float:
 
 
 def log_value(item: Evidence) -> float:
-    """Decimal logarithm of the value, at least −9."""
-    return NAN if math.isnan(item.value) else math.log10(max(item.value, 1e-9))
+    """Decimal logarithm of the value, at least −4."""
+    return NAN if math.isnan(item.value) else math.log10(max(item.value, 1e-4))
 
 
 def from_half(item: Evidence) -> float:
@@ -106,6 +106,7 @@ OF_EVIDENCE: dict[str, OfEvidence] = {
     "left_over_control": left_over_control,
     "change": change,
     "log": log_value,
+    "is_zero": lambda item: NAN if math.isnan(item.value) else float(item.value == 0),
     "from_half": from_half,
     "rank": lambda item: _number(item.config.get("percentile_among_unknown")),
     "selectivity": lambda item: _number(item.config.get("selectivity")),

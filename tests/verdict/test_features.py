@@ -94,6 +94,8 @@ def test_transforms_by_hand(make_evidence):
     assert OF_EVIDENCE["change"](item) == pytest.approx(-0.4)
     original = make_evidence("y", 2.0, control=8.0, control_name="the same questions in the original model")
     assert OF_EVIDENCE["left"](original) == pytest.approx(0.25)
+    assert OF_EVIDENCE["log"](make_evidence("w", 0.01)) == pytest.approx(-2.0)
+    assert [OF_EVIDENCE["is_zero"](make_evidence("w", v)) for v in (0.0, 0.01)] == [1.0, 0.0]
     bare = make_evidence("z", 0.5)
     assert all(math.isnan(OF_EVIDENCE[n](bare)) for n in ("gap", "spread", "left", "change"))
 
