@@ -64,7 +64,7 @@ def judge(
     reasons = _reasons(label, inner, stage, attacks, model, values, readings)
     beyond = outside(values, model.scales)
     said = attacks.said(label, max(predicted, key=lambda name: predicted[name]))
-    harm = [e for e in effects if e.low > 0 or e.high < 0]
+    harm = [e for e in effects if e.harm > 0 and (e.low > 0 or e.high < 0 or not math.isfinite(e.harm))]
     beside = f"; side effects: {', '.join(e.name for e in harm)}" if harm and label != "broken" else ""
     return Verdict(
         label=label,
@@ -136,9 +136,10 @@ def _attacks(findings: Findings, rules: LabelRules) -> _Attacks:
     suppressed = slower >= rules.slower and clear
     if not found:
         return _Attacks(Gate(0.0, "", NAN, ""), None, 0, slower, rules.recoverable, suppressed)
-    best = found[0]
+    best = next((a for a in found if a.clear), found[0])
     error = max(best.error, LEAST_ERROR) if math.isfinite(best.error) else 0.1
     chance = 0.5 * (1 + math.erf((best.share - rules.recoverable) / error / math.sqrt(2)))
+    chance = chance if best.clear else 0.0  # its interval reaches its control: nothing was seen to come back
     text = f"an attack gets {best.value:.0%} of the answers, and {best.control:.0%} of what was never known"
     gate = Gate(chance, best.evidence, best.share, text)
     return _Attacks(gate, best, len(found), slower, rules.recoverable, suppressed)

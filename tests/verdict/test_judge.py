@@ -44,6 +44,13 @@ def test_a_successful_attack_overrides_forgotten(make_findings, make_attacks, ca
     assert "overrides the prediction (forgotten)" in found.attacks
 
 
+def test_an_attack_within_reach_of_its_control_overrides_nothing(make_findings, make_evidence, calibration):
+    quiet = make_findings("forgotten", noise=0.3, attacked=False)
+    lucky = make_evidence("recovery/sampling", 0.45, control=0.05, interval=(0.0, 0.9))
+    found = judge(Findings.of([*quiet.evidence.values(), lucky], quiet.tables), calibration=calibration)
+    assert found.label == "forgotten" and found.probabilities == found.predicted
+
+
 def test_a_failed_attack_proves_nothing(make_findings, make_attacks, calibration):
     hidden = make_findings("hidden", noise=0.3, attacked=False)
     attacked = Findings.of([*hidden.evidence.values(), *make_attacks(0.05)], hidden.tables)
@@ -67,6 +74,8 @@ def test_side_effects_with_intervals(make_behaviour, make_findings, calibration)
     assert effects["text_loss"].change == pytest.approx(0.1) and effects["text_loss"].low == pytest.approx(0.08)
     assert effects["same_answer"].harm == 0.0
     assert "side effects: neighbours, text_loss" in found.sentence
+    better = judge(list(cheap.evidence.values()), make_behaviour({"base": 0.05}, loss=1.4), calibration=calibration)
+    assert "side effects" not in better.sentence
 
 
 def test_without_tables_the_gap_is_said(make_findings, calibration):
