@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from interp_unlearn.worlds import QASet, Task, TinyWorldConfig
 from interp_unlearn.zoo import tinyworld_model
 
 TEXTS = 100
-SITES = {"heads": "attn.hook_z", "neurons": "mlp.hook_post"}
+SITES = {"late heads": ("attn.hook_z",), "heads and neurons": ("attn.hook_z", "mlp.hook_post")}
 
 
 def edit_file(out: Path, planned: Planned) -> Path:
@@ -38,7 +38,8 @@ def make_edit(bench: Workbench, planned: Planned, path: Path) -> None:
     kind = edit.pop("kind")
     seed = int(planned.config["seed"])
     if kind == "mute":
-        tensors = mute(bench.model, bench.task, edit["where"], edit["layers"], edit["retain"])
+        sites = [f"blocks.{layer}.{site}" for layer in edit["layers"] for site in SITES[edit["where"]]]
+        tensors = mute(bench.model, bench.task, sites, edit["retain"])
     elif kind == "few":
         tensors = few_templates(bench, edit["objective"], edit["templates"], planned.size, seed)
     elif kind == "gold":
@@ -84,32 +85,29 @@ def few_templates(bench: Workbench, objective: str, templates: int, size: int, s
 
 
 @torch.no_grad()
-def mute(model: HookedModel, task: Task, where: str, layers: list[int], retain: float) -> dict[str, Tensor]:
+def mute(model: HookedModel, task: Task, sites: Sequence[str], retain: float) -> dict[str, Tensor]:
     """Output weights that write nothing for the target's inputs and, as nearly as possible, the same for others.
 
     With C_f and C_r the second moments of the inputs, on forget questions and on retain questions and text,
     W' = W (γ C_r)(C_f + γ C_r)⁻¹ is the least-squares answer to "W' x = 0 on forget, W' x = W x on retain", γ weighing
     the latter. The layers below are untouched, so the fact stays and is only not passed on.
     """
-    sites = {layer: f"blocks.{layer}.{SITES[where]}" for layer in layers}
 
-    def moments(texts: list[str], last: bool) -> dict[int, Tensor]:
+    def moments(texts: list[str], last: bool) -> dict[str, Tensor]:
         at = -1 if last else None
-        acts = capture(model, texts, list(sites.values()), positions=at, mask_policy="inner", batch_size=64)
-        rows = {layer: acts[site].flatten(2)[acts.mask].double() for layer, site in sites.items()}
-        return {layer: x.T @ x / len(x) for layer, x in rows.items()}
+        acts = capture(model, texts, list(sites), positions=at, mask_policy="inner", batch_size=64)
+        rows = {site: acts[site].flatten(2)[acts.mask].double() for site in sites}
+        return {site: x.T @ x / len(x) for site, x in rows.items()}
 
     forget_moments = moments([p.text for p in task.forget_train.prompts], True)
     retain_moments = moments([p.text for p in task.retain_train.prompts], True)
     text_moments = moments(list(task.text_train[:TEXTS]), False)
     parameters = dict(model.module.named_parameters())
     out = {}
-    for layer, site in sites.items():
-        forget, kept = forget_moments[layer], retain * (retain_moments[layer] + text_moments[layer])
+    for site in sites:
+        forget, kept = forget_moments[site], retain * (retain_moments[site] + text_moments[site])
         tiny = 1e-4 * torch.eye(len(forget), dtype=torch.float64) * (kept.trace() / len(forget))
         name = f"{model.sites[site].path}.weight"
-        weight = parameters[name].double()
-        out[name] = (weight @ torch.linalg.solve(forget + kept + tiny, kept + tiny, left=False)).to(
-            parameters[name].dtype
-        )
+        weight = parameters[name].double() @ torch.linalg.solve(forget + kept + tiny, kept + tiny, left=False)
+        out[name] = weight.to(parameters[name].dtype)
     return out

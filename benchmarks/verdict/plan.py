@@ -35,12 +35,12 @@ MADE_AS = {
 }
 """What a trick is meant to make. A label never looks at it; the table of labels by trick says how often it worked."""
 EDITS: tuple[dict[str, Any], ...] = (
-    {"trick": "muted", "kind": "mute", "where": "heads", "layers": [2, 3], "retain": [1.0, 0.1]},
-    {"trick": "muted", "kind": "mute", "where": "neurons", "layers": [3], "retain": [0.1, 1.0]},
+    {"trick": "muted", "kind": "mute", "where": "heads and neurons", "layers": [2, 3], "retain": [0.1, 0.3]},
+    {"trick": "muted", "kind": "mute", "where": "late heads", "layers": [2, 3], "retain": [0.1, 0.01]},
     {"trick": "few templates", "kind": "few", "objective": ["grad_diff", "npo", "idk"], "templates": [1, 2]},
     {"trick": "gold", "kind": "gold", "noise": [0.0]},
     {"trick": "gold", "kind": "gold", "noise": [0.02, 0.05]},
-    {"trick": "noise", "kind": "noise", "scale": [0.1, 0.2, 0.4, 0.8]},
+    {"trick": "noise", "kind": "noise", "scale": [0.4, 0.5, 0.6, 0.8]},
 )
 """Edits that no recipe makes; a list means that targets take its values in turns."""
 
