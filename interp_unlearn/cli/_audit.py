@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import typer
 from rich.text import Text
@@ -43,11 +42,10 @@ def audit_command(
 
     Exit code 2 means that the checkpoints cannot be audited; the sentence says why.
     """
-    from interp_unlearn.probes import Level
     from interp_unlearn.report import write_report
     from interp_unlearn.runs import WorldSpec, audit, chosen_parts
 
-    chosen_parts(cast(Level, level), ())
+    chosen_parts(level, ())
     folder = out or Path("runs") / f"audit-{Path(unlearned).stem or 'unlearned'}"
     spec = WorldSpec(world, str(data_dir) if data_dir else None, n_known, n_unknown)
     with progress_bar() as progress:
@@ -62,7 +60,7 @@ def audit_command(
             gold=gold,
             sae=sae,
             second_sae=second_sae,
-            level=cast(Level, level),
+            level=level,
             relearn=relearn,
             require_known=require_known,
             layer_stride=layer_stride,

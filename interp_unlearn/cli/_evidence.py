@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import typer
 from rich.table import Table
@@ -23,7 +22,6 @@ def evidence_command(
     What is there already is not measured again; what an interrupted call measured is kept.
     """
     from interp_unlearn._core import ConfigError
-    from interp_unlearn.probes import Level
 
     if show:
         _print_parts()
@@ -34,11 +32,11 @@ def evidence_command(
     from interp_unlearn.report import write_report
     from interp_unlearn.runs import RunFolder, add_evidence_many, chosen_parts
 
-    chosen_parts(cast(Level, level), only)
+    chosen_parts(level, only)
     with progress_bar() as progress:
         for path in runs:
             folders = [folder.path for folder in RunFolder.find(path)]
-            done = add_evidence_many(folders, cast(Level, level), only=only, progress=progress)
+            done = add_evidence_many(folders, level, only=only, progress=progress)
             progress("writing the report", 0, 0)
             report = write_report([folder.path for folder in done], path / "report.html")
             print_verdicts(done)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import typer
 
@@ -50,7 +49,7 @@ def run_command(
 
     configs = load_configs(config)
     if evidence is not None:
-        configs = tuple(replace(c, evidence=replace(c.evidence, level=cast(Any, evidence))) for c in configs)
+        configs = tuple(replace(c, evidence=replace(c.evidence, level=evidence)) for c in configs)
     folder = out or Path("runs") / config.stem
     with progress_bar() as progress:
         if len(configs) == 1:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from interp_unlearn._core import ConfigError, InterpUnlearnError
-from interp_unlearn.probes import Level
 from interp_unlearn.runs._config import EvidenceSpec, LatentsSpec, ModelSpec, RunConfig, TargetSpec, WorldSpec
 from interp_unlearn.runs._edited import edited_name
 from interp_unlearn.runs._folder import RunFolder, file_name
@@ -28,7 +27,7 @@ def audit(
     gold: str | Path | None = None,
     sae: str | None = None,
     second_sae: str | None = None,
-    level: Level = "standard",
+    level: str = "standard",
     relearn: bool = True,
     require_known: bool = True,
     layer_stride: int = 3,

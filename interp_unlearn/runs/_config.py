@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from interp_unlearn._core import ConfigError, config_hash, nearest
-from interp_unlearn.probes import LEVELS, Level
+from interp_unlearn.probes import LEVELS
 from interp_unlearn.unlearn import Recipe
 
 S = TypeVar("S")
@@ -122,7 +122,7 @@ class EvidenceSpec:
     relearn: bool = True
     gold: bool = True
     require_known: bool = True
-    level: Level = "standard"
+    level: str = "standard"
 
     def __post_init__(self) -> None:
         ok = isinstance(self.layer_stride, int) and self.layer_stride >= 1

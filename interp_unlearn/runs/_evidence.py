@@ -22,7 +22,7 @@ from interp_unlearn._core import (
     read_json,
     seed_everything,
 )
-from interp_unlearn.probes import LEVELS, PARTS, Found, Level, Part, parts_of
+from interp_unlearn.probes import LEVELS, PARTS, Found, Part, parts_of
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._phases import RunPhases
@@ -58,7 +58,7 @@ def run_parts(
 
     A part of which nothing could be measured is tried again.
     """
-    chosen = parts_of(config.evidence.level) if chosen is None else chosen
+    chosen = chosen_parts(config.evidence.level, ()) if chosen is None else chosen
     pending = [part for part in chosen if not _is_done(out, part)]
     note_parts(out)
     if not pending:
@@ -107,7 +107,7 @@ def save_verdict(out: RunFolder) -> None:
     out.save_verdict(verdict.to_json())
 
 
-def chosen_parts(level: Level | None, only: Sequence[str]) -> tuple[Part, ...]:
+def chosen_parts(level: str | None, only: Sequence[str]) -> tuple[Part, ...]:
     """The parts of a level (default ``"standard"``), or those of these names whatever their level.
 
     Raises:
@@ -117,12 +117,12 @@ def chosen_parts(level: Level | None, only: Sequence[str]) -> tuple[Part, ...]:
         raise ConfigError(f"evidence level {level!r} is not one of {', '.join(LEVELS)}")
     if only:
         return tuple(PARTS[name] for name in dict.fromkeys(only))
-    return parts_of(level or "standard")
+    return parts_of(next(known for known in LEVELS if known == (level or "standard")))
 
 
 def add_evidence(
     folder: str | Path,
-    level: Level | None = None,
+    level: str | None = None,
     *,
     only: Sequence[str] = (),
     bench: Workbench | None = None,
@@ -161,7 +161,7 @@ def add_evidence(
 
 def add_evidence_many(
     folders: Sequence[str | Path],
-    level: Level | None = None,
+    level: str | None = None,
     *,
     only: Sequence[str] = (),
     progress: Progress = silent,

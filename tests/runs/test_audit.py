@@ -280,7 +280,7 @@ def test_wrong_arguments_are_said(bench: Workbench, original: Path, edited, tmp_
         audit(original, tmp_path / "x.txt", tmp_path / "a", target=["person-0"], world="tinyworld", bench=bench)
     own = {EMBED + "s": torch.zeros(2)}
     save_file(own, tmp_path / "y.safetensors")
-    with pytest.raises(ModelError, match="which the original does not have; nearest: model.embed_tokens.weight"):
+    with pytest.raises(ModelError, match=r"which the original does not have; nearest: model\.embed_tokens\.weight"):
         audit(original, tmp_path / "y.safetensors", tmp_path / "a", target=["person-0"], world="tinyworld", bench=bench)
     run_folder = tmp_path / "run"
     shutil.copytree(edited("z", louder), run_folder)
