@@ -116,6 +116,7 @@ def _verdict(verdict: VerdictView) -> dict[str, Any]:
         "side_effects": list(verdict.side_effects),
         "not_tested": list(verdict.not_tested),
         "calibration": verdict.calibration,
+        "attacks": verdict.attacks,
     }
 
 

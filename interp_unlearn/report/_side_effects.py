@@ -10,8 +10,8 @@ from interp_unlearn._core import Labelled
 from interp_unlearn.report._read import RunView
 from interp_unlearn.report.plots import set_words
 
-SETS = ("neighbours", "same_answer", "own_other", "retain")
-"""Question sets that must survive."""
+SETS = {"neighbours": "neighbours", "same_answer": "same_answer", "own_other": "own_other", "retained": "retain"}
+"""Question sets that must survive, by the name of the side effect."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SideEffect:
         before: Share of questions answered exactly, or loss in nats per token, in the original.
         after: The same in the edited model.
         size: How much was lost: the drop of the share, or the rise of the loss relative to the original's; 0 where
-            nothing was lost.
+            nothing was lost, infinite where the edited model gives no number any more.
         interval: 95 % interval of the size, or None.
         n: Prompts or tokens.
     """
@@ -40,22 +40,22 @@ class SideEffect:
 
 def side_effects(run: RunView) -> tuple[SideEffect, ...]:
     """Every side effect that the run's tables tell, the largest first."""
-    found = [effect for name in SETS if (effect := _answers(run, name)) is not None]
+    found = [effect for name, where in SETS.items() if (effect := _answers(run, name, where)) is not None]
     loss = _text(run)
     return tuple(sorted([*found, *([loss] if loss else [])], key=lambda e: -e.size))
 
 
-def _answers(run: RunView, name: str) -> SideEffect | None:
+def _answers(run: RunView, name: str, where: str) -> SideEffect | None:
     tables = [run.tables.get(f"behaviour.{phase}") for phase in ("before", "after")]
-    values = [_at(table, set=name, metric="exact") for table in tables]
+    values = [_at(table, set=where, metric="exact") for table in tables]
     if tables[1] is None or any(math.isnan(v) for v in values):
         return None
     change = run.tables.get("behaviour_change")
-    low, high = (_at(change, set=name, metric="exact", quantity=q) for q in ("low", "high"))
+    low, high = (_at(change, set=where, metric="exact", quantity=q) for q in ("low", "high"))
     interval = None if math.isnan(low) or math.isnan(high) else (-high, -low)
     counts = tables[1].config.get("n")
-    n = int(counts[name]) if isinstance(counts, Mapping) and name in counts else tables[1].n
-    what = f"questions answered: {set_words(name)}"
+    n = int(counts[where]) if isinstance(counts, Mapping) and where in counts else tables[1].n
+    what = f"questions answered: {set_words(where)}"
     return SideEffect(name, what, values[0], values[1], max(0.0, values[0] - values[1]), interval, n)
 
 
@@ -69,9 +69,10 @@ def _text(run: RunView) -> SideEffect | None:
     rise = means[1] / means[0] - 1 if math.isnan(rise) else rise
     low, high = (_at(change, quantity=q) for q in ("low", "high"))
     interval = None if math.isnan(low) or math.isnan(high) else (low, high)
-    if math.isnan(rise):
+    if math.isnan(means[0]):
         return None
-    return SideEffect("text_loss", "loss on general text", means[0], means[1], max(0.0, rise), interval, tables[1].n)
+    size = math.inf if not math.isfinite(rise) else max(0.0, rise)
+    return SideEffect("text_loss", "loss on general text", means[0], means[1], size, interval, tables[1].n)
 
 
 def _mean(table: Labelled) -> float:

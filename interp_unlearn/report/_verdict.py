@@ -25,10 +25,11 @@ class VerdictView:
         sentence: The verdict in a sentence.
         probabilities: Every label with its probability, likeliest first.
         decided_by: Reasons.
-        side_effects: Sentences of the verdict on side effects.
+        side_effects: Sentences of the verdict on side effects, beside the numbers in ``losses``.
         losses: Side effects in numbers.
         not_tested: What the verdict does not rest on.
         calibration: What its probabilities were calibrated on.
+        attacks: What attacks say beside the prediction.
         missing: Why there is no verdict, if there is none.
     """
 
@@ -43,6 +44,7 @@ class VerdictView:
     not_tested: tuple[str, ...]
     calibration: str
     missing: str = ""
+    attacks: str = ""
 
 
 def verdicts(comparison: Comparison) -> tuple[VerdictView, ...]:
@@ -66,11 +68,21 @@ def verdict_of(run: RunView, method: str = "") -> VerdictView:
         sentence=str(saved.get("sentence") or f"{label[:1].upper()}{label[1:]}."),
         probabilities=tuple(sorted(chances.items(), key=lambda item: -item[1])),
         decided_by=_sentences(saved.get("decided_by")),
-        side_effects=_sentences(saved.get("side_effects")),
+        side_effects=_sentences([e for e in _listed(saved.get("side_effects")) if not _in_numbers(e)]),
         losses=side_effects(run),
         not_tested=_sentences(saved.get("not_tested")),
         calibration=str(saved.get("calibration") or ""),
+        attacks=str(saved.get("attacks") or ""),
     )
+
+
+def _listed(items: Any) -> Sequence[Any]:
+    return items if isinstance(items, Sequence) and not isinstance(items, str) else []
+
+
+def _in_numbers(item: Any) -> bool:
+    """Whether a side effect was saved in the fields that `side_effects` gives too."""
+    return isinstance(item, Mapping) and {"name", "before", "after"} <= set(item)
 
 
 def _sentences(items: Any) -> tuple[str, ...]:
@@ -85,7 +97,8 @@ def _said(item: Any) -> str:
         return str(item)
     for key in ("sentence", "text", "says", "why"):
         if isinstance(item.get(key), str) and item[key]:
-            return str(item[key])
+            source = item.get("evidence")
+            return f"{item[key]} ({source})" if isinstance(source, str) and source else str(item[key])
     return "; ".join(f"{key}: {_short(value)}" for key, value in item.items() if value not in (None, ""))
 
 

@@ -100,11 +100,15 @@ def note_parts(out: RunFolder, part: Part | None = None, found: Found | None = N
 
 
 def save_verdict(out: RunFolder) -> None:
-    """Take the verdict from the saved evidence and write ``verdict.json``."""
+    """Take the verdict from the saved evidence and tables and write ``verdict.json``.
+
+    An installation without a calibration has no verdict; the report then says so.
+    """
     if find_spec("interp_unlearn.verdict") is None:
         return
-    verdict = import_module("interp_unlearn.verdict").judge(out.evidence())
-    out.save_verdict(verdict.to_json())
+    room = import_module("interp_unlearn.verdict")
+    if room.has_calibration():
+        out.save_verdict(room.verdict(out.path).to_json())
 
 
 def chosen_parts(level: str | None, only: Sequence[str]) -> tuple[Part, ...]:

@@ -156,8 +156,8 @@ class RunFolder:
         write_json(self.path / "parts.json", {"kind": "parts", "version": __version__, "parts": dict(parts)})
 
     def save_verdict(self, verdict: Mapping[str, Any]) -> None:
-        """Write ``verdict.json``."""
-        write_json(self.path / "verdict.json", {"kind": "verdict", **verdict})
+        """Write ``verdict.json``, as `Verdict.to_json` gives it."""
+        write_json(self.path / "verdict.json", dict(verdict))
 
     def measured_file(self, phase: str, name: str) -> Path:
         """File of one measurement of a phase, without suffix; names that are no file names get a hash."""

@@ -32,8 +32,13 @@ VERDICT = {
     "label": "hidden",
     "probabilities": {"forgotten": 0.1, "hidden": 0.83, "over-suppressed": 0.04, "broken": 0.01, "kept": 0.02},
     "sentence": "Japan's capital is hidden: upper layers no longer say it, <b>lower</b> ones still hold it.",
-    "decided_by": [{"evidence": "stitch.recall/b3", "value": 0.91}, "lens.margin is high at layer 12"],
-    "side_effects": [{"sentence": "Neighbours answer 6 points less."}],
+    "decided_by": [
+        {"evidence": "stitch.recall/b3", "value": 0.91},
+        {"evidence": "lens.margin", "value": 3.0, "push": 1.0, "text": "the lens reads it: speaks for hidden"},
+        "a reason in words",
+    ],
+    "side_effects": [{"sentence": "Neighbours answer 6 points less."}, {"name": "retained", "before": 1, "after": 0.9}],
+    "attacks": "the best of 3 attacks brings back 80%",
     "not_tested": ["other languages"],
     "calibration": "TinyWorld, 300 runs.",
 }
@@ -98,6 +103,9 @@ def test_the_report_says_the_verdict_first(judged: Path, tmp_path: Path):
     assert "probability of “hidden”: 0.83" in page
     assert "Neighbours answer 6 points less." in page
     assert "evidence: stitch.recall/b3; value: 0.91" in page
+    assert "the lens reads it: speaks for hidden (lens.margin)" in page
+    assert "the best of 3 attacks brings back 80%" in page
+    assert "before: 1" not in page, "side effects in numbers are told from the tables"
     assert "Not tried: asks in other languages" in page
 
 
@@ -121,7 +129,7 @@ def test_evidence_is_grouped_and_unknown_ids_get_pictures(judged: Path, tmp_path
 
 def test_side_effects_are_shares_lost(judged: Path):
     effects = {e.name: e for e in side_effects(read_run(judged))}
-    assert set(effects) == {"neighbours", "same_answer", "retain", "text_loss"}
+    assert set(effects) == {"neighbours", "same_answer", "retained", "text_loss"}
     assert effects["neighbours"].size == pytest.approx(0.98 - 0.98 * 0.94)
     assert effects["neighbours"].n == 40
     assert effects["text_loss"].size == pytest.approx(0.4 * 0.06)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from interp_unlearn._core import ConfigError, DataError, FileFormatError, ModelError
 from interp_unlearn.probes import PARTS
 from interp_unlearn.report import report_json, write_report
-from interp_unlearn.runs import RunFolder, Workbench, WorldSpec, audit, resume
+from interp_unlearn.runs import RunFolder, Workbench, audit, resume
 from interp_unlearn.runs._edited_checks import check_gold
 from interp_unlearn.worlds import Task, TinyWorldConfig, World, tinyworld
 from interp_unlearn.zoo._tinyworld import tinyworld_folder
@@ -305,4 +305,3 @@ def test_a_folder_that_holds_something_else_is_left_alone(bench: Workbench, orig
     )
     assert (again.path / "delta.safetensors").stat().st_mtime_ns == before
     assert RunFolder.open(tmp_path / "b").config()["model"]["edited"] == str(tmp_path / "f")
-    assert WorldSpec("tinyworld").name == "tinyworld"
