@@ -12,7 +12,7 @@ from interp_unlearn.cli._console import console, friendly, progress_bar
 
 @friendly
 def evidence_command(
-    runs: list[Path] = typer.Argument(None, help="Finished run folders, or folders that hold several."),
+    runs: list[Path] | None = typer.Argument(None, help="Finished run folders, or folders that hold several."),
     level: str = typer.Option("standard", help="Every part up to this level: quick, standard or full."),
     only: list[str] = typer.Option([], help="Only this part, whatever its level (may be repeated)."),
     show: bool = typer.Option(False, "--list", help="List the parts; measure nothing."),

@@ -13,6 +13,7 @@ from interp_unlearn.runs._folder import RunFolder, file_name
 from interp_unlearn.runs._run import folder_state, run
 from interp_unlearn.runs._workbench import Progress, Workbench, silent
 from interp_unlearn.worlds import checksum, read_questions
+from interp_unlearn.zoo._entries import ZOO
 
 
 def audit(
@@ -111,6 +112,8 @@ def audit_config(
 def _absolute(name: str | Path) -> str:
     """A path that exists as an absolute one, so that the run can be resumed from elsewhere; else the name."""
     path = Path(name).expanduser()
+    if name in ZOO:
+        return str(name)
     meant = isinstance(name, Path) or "/" in name or _is_model(path)
     return str(path.resolve()) if meant and path.exists() else str(name)
 

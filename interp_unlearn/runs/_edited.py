@@ -1,8 +1,8 @@
 """A checkpoint that another tool unlearned, taken into a run as a delta over the original.
 
-The checkpoint is opened first, its tensors are put on disk, and it is let go before the original is opened, so that
-two models never fill the memory together. Then they are compared tensor by tensor, and what cannot be an edit of the
-original is refused with one sentence.
+The checkpoint is opened first, its tensors are put on disk, and it is let go before the original is opened: two opened
+models are never held at once. Then they are compared tensor by tensor, and what cannot be an edit of the original is
+refused with one sentence.
 """
 
 from __future__ import annotations
@@ -83,18 +83,25 @@ def stage_edited(config: RunConfig, out: RunFolder, progress: Progress) -> Stage
 
 
 def open_edited(config: RunConfig, named: Path, progress: Progress) -> HookedModel:
-    """The edited model: an adapter laid over the original, or a model of its own."""
+    """The edited model, without named sites: an adapter laid over the original, or a model of its own."""
     if (named / "adapter_config.json").is_file() and not (named / "config.json").is_file():
         original = open_original(config, progress)
-        return open_model(original.module, tokenizer=original.tokenizer, adapter=named)
-    return open_model(str(config.model.edited))
+        return open_model(original.module, tokenizer=original.tokenizer, adapter=named, language=False)
+    return open_model(str(config.model.edited), language=False)
 
 
 def sizes_of(model: HookedModel) -> dict[str, Any]:
-    """What two checkpoints of one architecture have in common."""
-    kind = getattr(getattr(model.module, "config", None), "model_type", type(model.module).__name__)
-    lm = model.lm
-    return {"kind": kind, "layers": lm.n_layers, "width": lm.d_model, "vocabulary": lm.d_vocab}
+    """What two checkpoints of one architecture have in common; None for what the model does not say."""
+    config: Any = getattr(model.module, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    find: Any = getattr(model.module, "get_output_embeddings", lambda: None)
+    head = find()
+    return {
+        "kind": getattr(config, "model_type", type(model.module).__name__),
+        "layers": getattr(text, "num_hidden_layers", None),
+        "width": getattr(text, "hidden_size", None),
+        "vocabulary": None if head is None else int(head.weight.shape[0]),
+    }
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor]:

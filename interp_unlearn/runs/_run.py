@@ -97,7 +97,7 @@ def _run(
     try:
         out.write_status("running", message="", pid=os.getpid(), host=platform.node())
         seed_everything(config.seed)
-        # The other tool's checkpoint is read and let go before the original is opened: two never fill the memory.
+        # The other tool's checkpoint is opened and let go before the original is: two opened models are never held.
         staged = stage_edited(config, out, progress) if config.external and not out.finished("edited") else None
         if bench is None:
             bench = open_workbench(config, progress)

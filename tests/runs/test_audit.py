@@ -34,8 +34,8 @@ def original(cache: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bench(cache: Path) -> Workbench:
-    return tiny_bench()
+def bench(original: Path) -> Workbench:
+    return tiny_bench(original)
 
 
 @pytest.fixture

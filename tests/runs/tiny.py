@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,15 +12,17 @@ from interp_unlearn._core import Axis, DataError, Evidence, Labelled
 from interp_unlearn.probes import Found, Part
 from interp_unlearn.runs import EvidenceSpec, RunConfig, Workbench, configs_from_dict
 from interp_unlearn.worlds import TinyWorldConfig, make_task, tinyworld
-from interp_unlearn.zoo import tinyworld_model
+from interp_unlearn.zoo import open_model, tinyworld_model
 
 OPTIONS = {"n_known": 20, "n_unknown": 24, "n_layers": 2, "d_model": 32, "steps": 1, "batch_size": 8}
 BARE = EvidenceSpec(layer_stride=1, lens=False, relearn=False, gold=False, require_known=False, level="quick")
 
 
-def tiny_bench() -> Workbench:
+def tiny_bench(path: Path | None = None) -> Workbench:
+    """With the model from a folder it is any model; else it is TinyWorld's, which has a gold one."""
     settings = TinyWorldConfig(**OPTIONS)
-    model, world = tinyworld_model(settings, progress=lambda *_: None), tinyworld(settings)
+    model = tinyworld_model(settings, progress=lambda *_: None) if path is None else open_model(path)
+    world = tinyworld(settings)
     task = make_task(world, ["person-0"], tokenizer=model.tokenizer, n_known=8, n_unknown=20, max_prompts=8)
     return Workbench(model, world, dataclasses.replace(task, text_eval=task.text_eval[:4]))
 
