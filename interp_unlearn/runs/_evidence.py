@@ -6,6 +6,7 @@ not tested. After the parts the verdict is taken from all evidence that is saved
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,8 +84,7 @@ def _name(part: Part) -> str:
 
 
 def _is_done(out: RunFolder, part: Part) -> bool:
-    known = out.parts().get(part.name, {})
-    return out.finished(_name(part)) and known.get("evidence") != [part.name]
+    return out.finished(_name(part)) and not out.parts().get(part.name, {}).get("again", False)
 
 
 def note_parts(out: RunFolder, part: Part | None = None, found: Found | None = None, seconds: float = 0.0) -> None:
@@ -95,6 +95,7 @@ def note_parts(out: RunFolder, part: Part | None = None, found: Found | None = N
         known[name] = {**known.get(name, {}), **facts}
     if part is not None and found is not None:
         saved = {"evidence": [e.name for e in found.evidence], "tables": list(found.tables), "seconds": seconds}
+        saved["again"] = any(e.name == part.name and math.isnan(e.value) for e in found.evidence)
         known[part.name] = {**known[part.name], **saved}
     out.write_parts(known)
 

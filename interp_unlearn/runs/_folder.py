@@ -100,7 +100,7 @@ class RunFolder:
         status = self.status()
         finished = [*status.get("finished", []), part]
         spent = {**status.get("seconds", {}), part: seconds}
-        self.write_status("running", finished=finished, seconds=spent)
+        self.write_status(status["state"], finished=finished, seconds=spent)
 
     def finished(self, part: str) -> bool:
         """Whether `finish_part` was called for ``part``."""

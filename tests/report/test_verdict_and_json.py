@@ -205,7 +205,7 @@ def test_the_gate_refuses_what_it_cannot_tell(judged: Path, runs: list[Path], tm
     with pytest.raises(ConfigError, match="unknown verdict 'forgot'; nearest: forgotten"):
         gate(read_run(judged), ["forgot"])
     with pytest.raises(ConfigError, match="not a share"):
-        gate(read_run(judged), min_probability=90)
+        gate(read_run(judged), min_probability=90.0)
     with pytest.raises(FileFormatError, match="no verdict was saved"):
         gate(read_run(runs[0]), ["forgotten"])
     folder = shutil.copytree(judged, tmp_path / "unfinished")

@@ -82,6 +82,13 @@ def test_what_cannot_be_measured_is_said_and_tried_again(bench: Workbench, parts
     assert [e.name for e in out.evidence() if e.name.startswith("quick")] == ["quick.sum/embed"]
     add_evidence(out.path, "quick", bench=bench)
     assert part.looked == 2, "what is there is not measured again"
+    broken = Counting("broken", level="full")
+    broken.look = lambda *_: 1 / 0  # type: ignore[method-assign]
+    parts(part, broken, Counting("also", level="full"))
+    with pytest.raises(ZeroDivisionError):
+        add_evidence(out.path, "full", bench=bench)
+    assert out.status()["state"] == "done", "the run stays what it was"
+    assert out.finished("evidence.also")
 
 
 def test_other_errors_are_bugs_and_fail_loudly(bench: Workbench, parts, tmp_path: Path):
