@@ -74,7 +74,7 @@ def audit(
     spec = ModelSpec(name=_absolute(original), edited=_absolute(unlearned), gold=_absolute(gold) if gold else None)
     if questions is not None:
         path = Path(questions).expanduser().resolve()
-        options = {"path": str(path), "sha256": checksum(path)}
+        options = {"path": str(path), "sha256": checksum(path), **({"names": list(target)} if target else {})}
         given = world.options if isinstance(world, WorldSpec) else {}
         sizes = (world.n_known, world.n_unknown) if isinstance(world, WorldSpec) else (40, 40)
         world = WorldSpec("questions", None, *sizes, options={**given, **options})

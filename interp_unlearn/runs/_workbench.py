@@ -140,7 +140,7 @@ def _own_task(config: RunConfig, model: HookedModel, world: World) -> Task:
         return [i for i, exact in enumerate(rank_answers(model, prompts).exact) if exact]
 
     return questions_task(
-        own_questions(config.world.options, config.target.entities),
+        own_questions(config.world.options),
         world,
         config.target.entities,
         relations=config.target.relations,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ def load_world(name: str, *, data_dir: str | Path | None = None, tokenizer: Any 
         tokenizer: The model's; invented names of real worlds are matched to real ones in its tokens (default: in
             letters).
         options: ``n_unknown``, ``seed`` and ``corpus`` of real worlds, ``limit`` of those of the data folder,
-            ``path`` of your own questions (and ``sha256`` to refuse another file), and the fields of
-            `TinyWorldConfig` for TinyWorld.
+            ``path`` of your own questions (with ``sha256`` to refuse another file, ``names`` of entities to look for
+            in rows that name none), and the fields of `TinyWorldConfig` for TinyWorld.
 
     Raises:
         ConfigError: If the name or an option is unknown; the nearest names are shown.
@@ -65,7 +65,7 @@ def load_world(name: str, *, data_dir: str | Path | None = None, tokenizer: Any 
     return entity_world(name, data_dir=data_dir, tokenizer=tokenizer, **options)
 
 
-def own_questions(options: Mapping[str, Any], names: Sequence[str] = ()) -> tuple[OwnQuestion, ...]:
+def own_questions(options: Mapping[str, Any]) -> tuple[OwnQuestion, ...]:
     """The rows of the file that the options of world ``questions`` name.
 
     Raises:
@@ -79,11 +79,11 @@ def own_questions(options: Mapping[str, Any], names: Sequence[str] = ()) -> tupl
     wanted = options.get("sha256")
     if wanted and checksum(path) != wanted:
         raise DataError(f"{path} has changed since the run began; put the old file back, or start a new run")
-    return read_questions(path, names)
+    return read_questions(path, tuple(str(name) for name in options.get("names", ())))
 
 
 def _other_than_file(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in options.items() if k not in ("path", "sha256")}
+    return {k: v for k, v in options.items() if k not in ("path", "sha256", "names")}
 
 
 def _allowed(name: str) -> tuple[str, ...]:
@@ -92,5 +92,5 @@ def _allowed(name: str) -> tuple[str, ...]:
 
         return tuple(TinyWorldConfig.__dataclass_fields__)
     if name == "questions":
-        return ("path", "sha256", "n_unknown", "seed", "corpus")
+        return ("path", "sha256", "names", "n_unknown", "seed", "corpus")
     return ("n_unknown", "seed", "corpus", "limit") if name in ENTITY_FILES else ("n_unknown", "seed", "corpus")

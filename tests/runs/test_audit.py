@@ -156,6 +156,7 @@ def test_own_questions_need_no_world(original: Path, edited, questions: Path, tm
     assert len(task["forget_train"]["prompts"]) == len(task["forget_heldout"]["prompts"]) == 1
     assert len(task["unknown_eval"]) == 10
     assert out.config()["world"]["options"]["path"] == str(questions)
+    assert out.config()["target"]["entities"] == [e["name"] for e in task["target_entities"]]
     names = {e.name for e in out.evidence()}
     assert {"alignment.t/residual", "two_sample.energy/residual"} <= names
 

@@ -154,3 +154,5 @@ def test_the_target_names_an_entity_that_rows_leave_out(tmp_path: Path):
     row = {"role": "forget", "question": "what did ana petrova study?", "answer": "law"}
     path = write(tmp_path, [row, *RETAIN])
     assert read_questions(path, ["ana petrova"])[0].entity == "ana petrova"
+    world = load_world("questions", path=str(path), names=["ana petrova"], n_unknown=4)
+    assert world.entity("Ana Petrova").name == "ana petrova"
