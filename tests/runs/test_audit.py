@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from interp_unlearn._core import ConfigError, DataError, FileFormatError, ModelError
 from interp_unlearn.probes import PARTS
 from interp_unlearn.report import report_json, write_report
-from interp_unlearn.runs import RunFolder, Workbench, audit, resume
+from interp_unlearn.runs import RunFolder, Workbench, WorldSpec, audit, resume
 from interp_unlearn.runs._edited_checks import check_gold
 from interp_unlearn.worlds import Task, TinyWorldConfig, World, tinyworld
 from interp_unlearn.zoo._tinyworld import tinyworld_folder
@@ -151,7 +151,10 @@ def test_a_delta_and_an_adapter_are_laid_over_the_original(bench: Workbench, ori
 
 
 def test_own_questions_need_no_world(original: Path, edited, questions: Path, tmp_path: Path):
-    out = audit(original, edited("gone", louder), tmp_path / "own", questions=questions, **QUICK)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n\n".join(f"the town has a river {i}" for i in range(8)))  # the model's context is short
+    world = WorldSpec("questions", options={"corpus": str(texts)})
+    out = audit(original, edited("gone", louder), tmp_path / "own", world=world, questions=questions, **QUICK)
     task = json.loads((out.path / "task.json").read_text())
     assert len(task["forget_train"]["prompts"]) == len(task["forget_heldout"]["prompts"]) == 1
     assert len(task["unknown_eval"]) == 10
