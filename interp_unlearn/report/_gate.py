@@ -73,7 +73,7 @@ def gate(
         if not verdict.losses:
             raise DataError(f"{run.path} has no table of side effects; was its behaviour measured?")
         reasons += [
-            f"{e.what} went from {e.before:.3g} to {e.after:.3g}, a loss of {e.size:.3g}, over {max_side_effects:g}"
+            f"{e.what} went from {e.before:.4g} to {e.after:.4g}, a loss of {e.size:.4g}, over {max_side_effects:g}"
             for e in verdict.losses
             if e.size > max_side_effects
         ]
