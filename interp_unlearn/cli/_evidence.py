@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from interp_unlearn.cli._console import console, friendly, progress_bar
 
@@ -35,9 +36,15 @@ def evidence_command(
     chosen_parts(level, only)
     with progress_bar() as progress:
         for path in runs:
-            folders = [folder.path for folder in RunFolder.find(path)]
+            found = RunFolder.find(path)
+            folders = [folder.path for folder in found if folder.status()["state"] == "done" or len(found) == 1]
+            for folder in found:
+                if folder.path not in folders:
+                    console.print(Text(f"left out: {folder.path} is not finished"), soft_wrap=True)
             done = add_evidence_many(folders, level, only=only, progress=progress)
             progress("writing the report", 0, 0)
+            if not done:
+                continue
             report = write_report([folder.path for folder in done], path / "report.html")
             print_verdicts(done)
             console.print(f"Report: {report}", highlight=False, soft_wrap=True)
