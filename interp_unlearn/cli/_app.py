@@ -5,10 +5,12 @@ from __future__ import annotations
 import typer
 
 from interp_unlearn._core import __version__
+from interp_unlearn.cli._audit import audit_command, gate_command
 from interp_unlearn.cli._capture import capture_command
 from interp_unlearn.cli._catalog import models_app, worlds_app
 from interp_unlearn.cli._compare import compare_command
 from interp_unlearn.cli._demo import demo_command
+from interp_unlearn.cli._evidence import evidence_command
 from interp_unlearn.cli._run import report_command, resume_command, run_command
 from interp_unlearn.cli._sae import sae_app
 from interp_unlearn.cli._sweep import sweep_command
@@ -34,6 +36,14 @@ HELP = """Look inside a model while it forgets.
   interp-unlearn run japan.toml --out runs/japan     Ctrl-C stops it, `resume runs/japan` continues it
 
   interp-unlearn report runs/japan                   rewrites the report from saved files
+
+[bold]Unlearned elsewhere[/bold]
+
+  interp-unlearn audit BEFORE AFTER --target Japan   the same report for two checkpoints of other tools
+
+  interp-unlearn evidence runs/japan --level full    adds evidence to a finished run
+
+  interp-unlearn gate runs/japan --require forgotten --max-side-effects 0.05     exit code 0 or 1, for scripts
 
 [bold]Many runs[/bold]
 
@@ -64,6 +74,9 @@ app.command("demo")(demo_command)
 app.command("run")(run_command)
 app.command("resume")(resume_command)
 app.command("report")(report_command)
+app.command("audit")(audit_command)
+app.command("evidence")(evidence_command)
+app.command("gate")(gate_command)
 app.command("sweep")(sweep_command)
 app.command("compare")(compare_command)
 app.command("capture")(capture_command)

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from interp_unlearn.cli._console import console
-from interp_unlearn.report import compare, headline, read_run
+from interp_unlearn.report import compare, headline, read_run, verdict_of
 from interp_unlearn.runs import RunFolder
+
+
+def print_verdicts(folders: Sequence[RunFolder]) -> None:
+    """Print the verdict of each run that has one, in a sentence."""
+    for folder in folders:
+        verdict = verdict_of(read_run(folder.path))
+        if not verdict.missing:
+            console.print(Text(f"{verdict.method}: {verdict.sentence}"), soft_wrap=True)
 
 
 def print_table(folders: Sequence[RunFolder]) -> None:

@@ -34,7 +34,7 @@ def first_depth(table: Labelled, *, hold: int | None = None) -> Float[np.ndarray
     Returns:
         Layer over number of layers, 0 to 1; 1 is never; ``nan`` without options.
     """
-    first = table.at(measure="top_option") == 0
+    first = np.asarray(table.at(measure="top_option") == 0)
     hold = _hold(table, hold)
     padded = np.concatenate([first, np.ones((len(first), hold - 1), dtype=bool)], 1)
     held = np.stack([padded[:, i : i + first.shape[1]] for i in range(hold)]).all(0)

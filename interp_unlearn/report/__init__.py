@@ -14,11 +14,19 @@ from interp_unlearn.report._estimate import Estimate as Estimate
 from interp_unlearn.report._estimate import estimate as estimate
 from interp_unlearn.report._find import find_runs as find_runs
 from interp_unlearn.report._find import read_runs as read_runs
+from interp_unlearn.report._gate import GateResult as GateResult
+from interp_unlearn.report._gate import gate as gate
 from interp_unlearn.report._headline import Headline as Headline
 from interp_unlearn.report._headline import headline as headline
+from interp_unlearn.report._json import as_text as as_text
+from interp_unlearn.report._json import report_json as report_json
+from interp_unlearn.report._json import schema as schema
+from interp_unlearn.report._json import write_json_report as write_json_report
 from interp_unlearn.report._pictures import pictures as pictures
 from interp_unlearn.report._read import RunView as RunView
 from interp_unlearn.report._read import read_run as read_run
+from interp_unlearn.report._side_effects import SideEffect as SideEffect
+from interp_unlearn.report._side_effects import side_effects as side_effects
 from interp_unlearn.report._summary import Entry as Entry
 from interp_unlearn.report._summary import Measure as Measure
 from interp_unlearn.report._summary import Summary as Summary
@@ -28,4 +36,6 @@ from interp_unlearn.report._summary_files import shown as shown
 from interp_unlearn.report._summary_files import write_csv as write_csv
 from interp_unlearn.report._summary_files import write_runs_csv as write_runs_csv
 from interp_unlearn.report._summary_files import write_summary as write_summary
+from interp_unlearn.report._verdict import VerdictView as VerdictView
+from interp_unlearn.report._verdict import verdict_of as verdict_of
 from interp_unlearn.report._write import write_report as write_report

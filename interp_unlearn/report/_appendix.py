@@ -11,7 +11,9 @@ import plotly.graph_objects as go
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import Comparison
+from interp_unlearn.report._details import drawable
 from interp_unlearn.report._evidence import PARITY
+from interp_unlearn.report._kinds import part_of, tables_of
 from interp_unlearn.report._pictures import PICTURED_DETAILS, is_pictured
 
 MAX_VALUES = 20_000
@@ -34,14 +36,20 @@ def appendix(comparison: Comparison) -> dict[str, tuple[Leftover, ...]]:
 
 def _leftovers(comparison: Comparison, method: str) -> Iterator[Leftover]:
     run = comparison.runs[method]
+    of_parts = {table for _, _, table in tables_of(comparison)}
     for name, table in run.tables.items():
+        if name in of_parts and drawable(table):
+            continue
         if not is_pictured(name, table):
             yield from _drawn(name, table)
     for name, item in run.evidence.items():
         kind = name.split("/")[0]
         if kind.split(".")[0] == PARITY:
             continue
+        own = part_of(comparison, kind) is not None
         for detail, table in item.details.items():
+            if own and drawable(table):
+                continue
             if detail not in PICTURED_DETAILS.get(kind, ()):
                 yield from _drawn(f"{name}: {detail}", table)
 

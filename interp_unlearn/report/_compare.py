@@ -94,7 +94,9 @@ def compare(runs: Iterable[RunView]) -> tuple[Comparison, ...]:
     groups: dict[str, list[RunView]] = {}
     for run in runs:
         config = run.config
-        key = {k: config.get(k) for k in ("model", "world", "target", "seed")}
+        key = {k: config.get(k) for k in ("world", "target", "seed")}
+        # What was edited elsewhere takes the place of a recipe; an empty field is one that an older version lacks.
+        key["model"] = {k: v for k, v in _mapping(config.get("model")).items() if v is not None and k != "edited"}
         groups.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(run)
     return tuple(_comparison(group) for group in groups.values())
 

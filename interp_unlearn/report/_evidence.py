@@ -12,6 +12,8 @@ import plotly.graph_objects as go
 from interp_unlearn._core import Evidence
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import Comparison
+from interp_unlearn.report._details import by_model, detail_figures, figures
+from interp_unlearn.report._kinds import GROUPS, group_of, part_of, tables_of
 
 PARITY = "parity"
 DIRECTIONS = {
@@ -51,6 +53,7 @@ class EvidenceCard:
         does_not_show: What must not be concluded.
         rows: One per place and method.
         figure: The values as a picture, or None where there is no value.
+        details: Pictures of the arrays behind them that no other section shows.
     """
 
     kind: str
@@ -60,6 +63,44 @@ class EvidenceCard:
     does_not_show: str
     rows: tuple[EvidenceRow, ...]
     figure: go.Figure | None
+    details: tuple[go.Figure, ...] = ()
+
+
+@dataclass(frozen=True)
+class EvidenceGroup:
+    """Evidence of one group: behaviour, probes or attacks.
+
+    Attributes:
+        name: ``"behaviour"``, ``"probe"`` or ``"attack"``.
+        title: Heading.
+        text: What the group is.
+        curves: Part of the evidence, in words, with the pictures of the tables it saved.
+        cards: One for each kind of evidence.
+    """
+
+    name: str
+    title: str
+    text: str
+    curves: tuple[tuple[str, tuple[go.Figure, ...]], ...]
+    cards: tuple[EvidenceCard, ...]
+
+
+def evidence_groups(comparison: Comparison) -> tuple[EvidenceGroup, ...]:
+    """The cards in their groups, with the curves that registered parts saved; empty groups are left out."""
+    cards: dict[str, list[EvidenceCard]] = {name: [] for name in GROUPS}
+    for card in evidence_cards(comparison):
+        cards[group_of(comparison, card.kind)].append(card)
+    curves: dict[str, dict[str, list[go.Figure]]] = {name: {} for name in GROUPS}
+    for part, facts, table in tables_of(comparison):
+        drawn = figures(by_model(comparison.per_method(table), comparison.methods), table, comparison.methods)
+        if drawn and facts.get("kind") in GROUPS:
+            what = str(facts.get("what") or part)
+            curves[str(facts["kind"])].setdefault(what[:1].upper() + what[1:], []).extend(drawn)
+    return tuple(
+        EvidenceGroup(name, title, text, tuple((w, tuple(d)) for w, d in curves[name].items()), tuple(cards[name]))
+        for name, (title, text) in GROUPS.items()
+        if cards[name] or curves[name]
+    )
 
 
 def evidence_cards(comparison: Comparison) -> tuple[EvidenceCard, ...]:
@@ -124,7 +165,16 @@ def _card(kind: str, places: Mapping[str, Mapping[str, Evidence]], comparison: C
         does_not_show=first.does_not_show,
         rows=tuple(rows),
         figure=plots.evidence_dots(places, methods=comparison.methods, title=kind) if has_value else None,
+        details=_details(kind, places, comparison),
     )
+
+
+def _details(kind: str, places: Mapping[str, Mapping[str, Evidence]], comparison: Comparison) -> tuple[go.Figure, ...]:
+    """Pictures of the arrays behind evidence of registered parts; the other kinds have theirs in other sections."""
+    if part_of(comparison, kind) is None:
+        return ()
+    names = [next(iter(by_method.values())).name for by_method in places.values() if by_method]
+    return tuple(figure for name in names for figure in detail_figures(comparison, name))
 
 
 def _row(method: str, where: str, item: Evidence) -> EvidenceRow:

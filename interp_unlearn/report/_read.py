@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,8 @@ class RunView:
         events: Lines of ``events.jsonl``.
         tables: ``tables/*.json`` by file name without suffix.
         evidence: ``evidence/*.json`` by the evidence's own name.
+        verdict: ``verdict.json``, or empty.
+        parts: What ``parts.json`` says of each registered part of the evidence, by name; empty where there is none.
         problems: One sentence for each file that is missing or cannot be read.
     """
 
@@ -39,6 +41,8 @@ class RunView:
     tables: Mapping[str, Labelled]
     evidence: Mapping[str, Evidence]
     problems: tuple[str, ...]
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -70,12 +74,37 @@ def read_run(folder: str | Path) -> RunView:
         config=config,
         status=_object(path / "status.json", problems),
         task=_object(path / "task.json", problems),
-        recipe=_object(path / "recipe.json", problems) if (path / "recipe.json").exists() else {},
+        recipe=_if_there(path / "recipe.json", problems),
         events=_events(path, problems),
         tables=_all(path / "tables", _labelled, problems),
         evidence={e.name: e for e in _all(path / "evidence", Evidence.load, problems).values()},
+        verdict=_if_there(path / "verdict.json", problems),
+        parts=_parts(_if_there(path / "parts.json", problems)),
         problems=tuple(problems),
     )
+
+
+def read_all(folders: Sequence[Path]) -> tuple[list[RunView], list[str]]:
+    """Each folder once, and a sentence for each that cannot be read."""
+    runs, refused, seen = [], [], set()
+    for folder in folders:
+        if Path(folder).resolve() in seen:
+            continue
+        seen.add(Path(folder).resolve())
+        try:
+            runs.append(read_run(folder))
+        except InterpUnlearnError as error:
+            refused.append(str(error))
+    return runs, refused
+
+
+def _if_there(path: Path, problems: list[str]) -> Mapping[str, Any]:
+    return _object(path, problems) if path.exists() else {}
+
+
+def _parts(data: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    saved = data.get("parts")
+    return {str(k): v for k, v in saved.items() if isinstance(v, Mapping)} if isinstance(saved, Mapping) else {}
 
 
 def _object(path: Path, problems: list[str]) -> Mapping[str, Any]:

@@ -167,6 +167,7 @@ def summarise(runs: Iterable[RunView], interval: Interval = "t") -> tuple[Summar
     for run in runs:
         # A field that is empty is the same as one that an older version did not write.
         named = [{k: v for k, v in _mapping(run.config.get(part)).items() if v} for part in ("model", "world")]
+        named[0].pop("edited", None)
         named[1].pop("data_dir", None)
         groups.setdefault(_key(named), []).append(run)
     return tuple(_summary(group, interval) for group in groups.values())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, Comparison
 from interp_unlearn.report._evidence import PARITY
+from interp_unlearn.report._kinds import not_run
 
 EVIDENCE: Mapping[str, str] = {
     "alignment.t": "where the target lies between known and unknown entities",
@@ -58,7 +59,16 @@ def untested(comparison: Comparison) -> tuple[str, ...]:
     said = [f"Not measured: {what}." for kind, what in EVIDENCE.items() if not _any(kinds, kind)]
     said += [f"Not measured: {what}." for start, what in TABLES.items() if not any(n.startswith(start) for n in tables)]
     said += _sets(comparison)
-    attacks = [what for start, what in ATTACKS.items() if not any(n.startswith(start) for n in (*kinds, *tables))]
+    missing = not_run(comparison)
+    for kind, words in (("behaviour", "Not asked"), ("probe", "Not probed"), ("attack", "Not tried")):
+        left = [str(facts.get("what") or name) for name, facts in missing if facts.get("kind") == kind]
+        if left:
+            said.append(f"{words}: {'; '.join(left)} (interp-unlearn evidence adds them, level full has all).")
+    attacks = (
+        []
+        if missing
+        else [what for start, what in ATTACKS.items() if not any(n.startswith(start) for n in (*kinds, *tables))]
+    )
     if attacks:
         said.append(f"Not tried: {'; '.join(attacks)}.")
     if not any(name.endswith(f".{GOLD}") for name in tables):

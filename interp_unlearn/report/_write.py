@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from interp_unlearn._core import ConfigError, FileFormatError, InterpUnlearnError, __version__
+from interp_unlearn._core import ConfigError, FileFormatError, __version__
 from interp_unlearn.report._appendix import Leftover, appendix
 from interp_unlearn.report._compare import Comparison, compare
-from interp_unlearn.report._evidence import EvidenceCard, evidence_cards, parity
+from interp_unlearn.report._evidence import EvidenceGroup, evidence_groups, parity
 from interp_unlearn.report._headline import Headline, headline
 from interp_unlearn.report._html import render, write_atomically
 from interp_unlearn.report._pictures import Pictures, pictures
 from interp_unlearn.report._provenance import Provenance, provenance
-from interp_unlearn.report._read import RunView, read_run
+from interp_unlearn.report._read import read_all
 from interp_unlearn.report._untested import untested
+from interp_unlearn.report._verdict import VerdictView, verdicts
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Chapter:
     notices: tuple[str, ...]
     headline: Headline
     pictures: tuple[Pictures, ...]
-    cards: tuple[EvidenceCard, ...]
+    verdicts: tuple[VerdictView, ...]
+    evidence: tuple[EvidenceGroup, ...]
     parity: tuple[tuple[str, str, str], ...]
     provenance: Provenance
     untested: tuple[str, ...]
@@ -53,7 +55,7 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
     """
     if not run_folders:
         raise ConfigError("a report needs at least one run folder; give one made by: interp-unlearn run CONFIG")
-    runs, refused = _read_all(run_folders)
+    runs, refused = read_all(run_folders)
     if not runs:
         raise FileFormatError("; ".join(refused))
     chapters = tuple(_chapter(i, comparison) for i, comparison in enumerate(compare(runs), 1))
@@ -63,19 +65,6 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
     return path
 
 
-def _read_all(folders: Sequence[Path]) -> tuple[list[RunView], list[str]]:
-    runs, refused, seen = [], [], set()
-    for folder in folders:
-        if Path(folder).resolve() in seen:
-            continue
-        seen.add(Path(folder).resolve())
-        try:
-            runs.append(read_run(folder))
-        except InterpUnlearnError as error:
-            refused.append(str(error))
-    return runs, refused
-
-
 def _chapter(number: int, comparison: Comparison) -> Chapter:
     return Chapter(
         id=f"c{number}",
@@ -83,7 +72,8 @@ def _chapter(number: int, comparison: Comparison) -> Chapter:
         notices=(*comparison.doubts(), *_notices(comparison)),
         headline=headline(comparison),
         pictures=pictures(comparison),
-        cards=evidence_cards(comparison),
+        verdicts=verdicts(comparison),
+        evidence=evidence_groups(comparison),
         parity=_parity(comparison),
         provenance=provenance(comparison),
         untested=untested(comparison),

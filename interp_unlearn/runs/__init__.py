@@ -6,6 +6,7 @@ Example:
     >>> folder.table("behaviour.after").at(set="paraphrased", metric="exact")
 """
 
+from interp_unlearn.runs._audit import audit as audit
 from interp_unlearn.runs._config import EvidenceSpec as EvidenceSpec
 from interp_unlearn.runs._config import LatentsSpec as LatentsSpec
 from interp_unlearn.runs._config import ModelSpec as ModelSpec
@@ -14,7 +15,12 @@ from interp_unlearn.runs._config import TargetSpec as TargetSpec
 from interp_unlearn.runs._config import WorldSpec as WorldSpec
 from interp_unlearn.runs._config import configs_from_dict as configs_from_dict
 from interp_unlearn.runs._config import load_configs as load_configs
+from interp_unlearn.runs._evidence import add_evidence as add_evidence
+from interp_unlearn.runs._evidence import add_evidence_many as add_evidence_many
+from interp_unlearn.runs._evidence import chosen_parts as chosen_parts
+from interp_unlearn.runs._evidence import saved_config as saved_config
 from interp_unlearn.runs._folder import RunFolder as RunFolder
+from interp_unlearn.runs._phases import RunPhases as RunPhases
 from interp_unlearn.runs._run import resume as resume
 from interp_unlearn.runs._run import run as run
 from interp_unlearn.runs._run import run_many as run_many

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from interp_unlearn._core import ConfigError, config_hash, nearest
+from interp_unlearn.probes import LEVELS
 from interp_unlearn.unlearn import Recipe
 
 S = TypeVar("S")
@@ -17,13 +18,26 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model: a zoo name, a path, or a hub id, optionally with an adapter folder or a state-dict delta."""
+    """Which model: a zoo name, a path, or a hub id, optionally with an adapter folder or a state-dict delta.
+
+    Attributes:
+        name: The original model.
+        adapter: Adapter folder that belongs to the original.
+        delta: Delta that belongs to the original.
+        edited: A checkpoint that another tool unlearned, see `open_edited`; such a run trains nothing.
+        gold: A checkpoint that was trained without the target; where the world can make one, it is not needed.
+    """
 
     name: str = "smollm2-135m"
     adapter: str | None = None
     delta: str | None = None
+    edited: str | None = None
+    gold: str | None = None
 
     def __post_init__(self) -> None:
+        for key in ("adapter", "delta", "edited", "gold"):
+            value = getattr(self, key)
+            _need(value is None or (isinstance(value, str) and bool(value)), f"model.{key}", value, "give a path")
         _need(
             isinstance(self.name, str) and bool(self.name),
             "model.name",
@@ -99,6 +113,8 @@ class EvidenceSpec:
         relearn: Run the relearning attack.
         gold: Measure the retrained model too, where the world can make one.
         require_known: Refuse a target that the model does not know.
+        level: Which registered parts of the evidence are added: ``"quick"``, ``"standard"`` or ``"full"``; more can be
+            added to a finished run (`add_evidence`).
     """
 
     layer_stride: int = 3
@@ -106,10 +122,12 @@ class EvidenceSpec:
     relearn: bool = True
     gold: bool = True
     require_known: bool = True
+    level: str = "standard"
 
     def __post_init__(self) -> None:
         ok = isinstance(self.layer_stride, int) and self.layer_stride >= 1
         _need(ok, "evidence.layer_stride", self.layer_stride, "give an integer of at least 1")
+        _need(self.level in LEVELS, "evidence.level", self.level, f"use one of {', '.join(LEVELS)}")
 
 
 @dataclass(frozen=True)
@@ -119,7 +137,8 @@ class RunConfig:
     Attributes:
         name: Name of the run and of its folder.
         recipe: Fields of a `Recipe`; those not given take the tuned defaults of the objective for the opened
-            model, and the whole recipe is then saved as ``recipe.json``.
+            model, and the whole recipe is then saved as ``recipe.json``. Empty where the model was edited elsewhere
+            (``model.edited``).
         target: What to forget.
         seed: Decides splits, training and attacks.
         model: Which model.
@@ -131,7 +150,6 @@ class RunConfig:
     name: str
     recipe: Mapping[str, Any]
     target: TargetSpec
-    target: TargetSpec
     seed: int = 0
     model: ModelSpec = field(default_factory=ModelSpec)
     world: WorldSpec = field(default_factory=WorldSpec)
@@ -142,10 +160,18 @@ class RunConfig:
         bad = not self.name or self.name.startswith(".") or any(c in self.name for c in '/\\:*?"<>|\0\n')
         _need(not bad, "name", self.name, "use a plain folder name without slashes")
         _need(type(self.seed) is int and self.seed >= 0, "seed", self.seed, "give a non-negative integer")
+        object.__setattr__(self, "recipe", dict(self.recipe))
+        if self.external:
+            _need(not self.recipe, "recipe", self.recipe, "remove it: model.edited was unlearned elsewhere")
+            return
         if "objective" not in self.recipe:
             raise ConfigError('recipe.objective is missing; name a method, e.g. objective = "npo"')
         Recipe.from_dict(self.recipe)  # refuses what can never be a recipe before a model is opened
-        object.__setattr__(self, "recipe", dict(self.recipe))
+
+    @property
+    def external(self) -> bool:
+        """Whether the edited model was made by another tool, so that nothing is trained here."""
+        return self.model.edited is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `from_dict` reads back."""
@@ -154,8 +180,15 @@ class RunConfig:
 
     @property
     def shared_key(self) -> str:
-        """Hash of all but name and recipe: runs that share it share the measurements of original and gold."""
-        return config_hash({k: v for k, v in self.to_dict().items() if k not in ("name", "recipe")})
+        """Hash of what the original and gold are measured with: runs that share it share these measurements.
+
+        Left out are the name, the recipe or edited checkpoint, and the evidence level, which adds and changes nothing.
+        """
+        data = {k: v for k, v in self.to_dict().items() if k not in ("name", "recipe")}
+        unset = {"edited"} | ({"gold"} if self.model.gold is None else set())
+        data["model"] = {k: v for k, v in data["model"].items() if k not in unset}
+        data["evidence"] = {k: v for k, v in data["evidence"].items() if k != "level"}
+        return config_hash(data)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
@@ -165,7 +198,8 @@ class RunConfig:
             ConfigError: Naming the field and the fix.
         """
         _known_keys(data, {f.name for f in dataclasses.fields(cls)}, "")
-        if "recipe" not in data:
+        model = _section(ModelSpec, data, "model")
+        if "recipe" not in data and model.edited is None:
             raise ConfigError('recipe is missing; add a table [recipe] with at least: objective = "npo"')
         if "target" not in data:
             raise ConfigError('target is missing; add a table [target] with: entities = ["Japan"]')
@@ -175,7 +209,7 @@ class RunConfig:
             seed=data.get("seed", 0),
             recipe=recipe,
             target=_section(TargetSpec, data, "target"),
-            model=_section(ModelSpec, data, "model"),
+            model=model,
             world=_section(WorldSpec, data, "world"),
             latents=_section(LatentsSpec, data, "latents"),
             evidence=_section(EvidenceSpec, data, "evidence"),

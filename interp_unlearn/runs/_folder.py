@@ -20,6 +20,7 @@ from interp_unlearn._core import (
     Labelled,
     __version__,
     append_jsonl,
+    config_hash,
     read_json,
     read_jsonl,
     read_tensors,
@@ -102,7 +103,7 @@ class RunFolder:
         facts: dict[str, Any] = {"finished": [*status.get("finished", []), part]}
         for name, value in asdict(cost).items():
             facts[name] = {**status.get(name, {}), **({} if value is None else {part: value})}
-        self.write_status("running", **facts)
+        self.write_status(status["state"], **facts)
 
     def finished(self, part: str) -> bool:
         """Whether `finish_part` was called for ``part``."""
@@ -143,6 +144,30 @@ class RunFolder:
     def evidence(self) -> list[Evidence]:
         """All saved evidence, by file name."""
         return [Evidence.load(p) for p in sorted((self.path / "evidence").glob("*.json"))]
+
+    def drop_evidence(self, name: str) -> None:
+        """Remove one evidence, if it is there."""
+        (self.path / "evidence" / f"{file_name(name)}.json").unlink(missing_ok=True)
+
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """What is known of the registered parts of the evidence, by name: what each does and what it saved."""
+        file = self.path / "parts.json"
+        return read_json(file)["parts"] if file.exists() else {}
+
+    def write_parts(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write ``parts.json``."""
+        write_json(self.path / "parts.json", {"kind": "parts", "version": __version__, "parts": dict(parts)})
+
+    def save_verdict(self, verdict: Mapping[str, Any]) -> None:
+        """Write ``verdict.json``, as `Verdict.to_json` gives it."""
+        write_json(self.path / "verdict.json", dict(verdict))
+
+    def measured_file(self, phase: str, name: str) -> Path:
+        """File of one measurement of a phase, without suffix; names that are no file names get a hash."""
+        plain = file_name(name)
+        if plain != name or len(plain) > 100:
+            plain = f"{plain[:90]}-{config_hash({'name': name})[:8]}"
+        return self.path / "measured" / phase / plain
 
     def save_activations(self, phase: str, acts: Activations) -> None:
         """Write the mention activations of one phase."""

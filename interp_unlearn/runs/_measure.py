@@ -102,6 +102,11 @@ def weight_tables(originals: Mapping[str, Tensor], changed: Mapping[str, Tensor]
     return [_named(table, f"weights.{table.name}") for table in compare_weights(originals, changed)]
 
 
+def can_relearn(config: RunConfig, bench: Workbench) -> bool:
+    """Whether relearning is wanted, and there are questions to teach and others to test it with."""
+    return config.evidence.relearn and bool(bench.task.forget_train.prompts and bench.task.forget_heldout.prompts)
+
+
 def measure_relearning(config: RunConfig, bench: Workbench, who: str, progress: Progress) -> list[Labelled]:
     """Relearning curve of the model as it is now; for the edited one also the curves of facts that were never known.
 

@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,9 +26,12 @@ from interp_unlearn._core import (
 )
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._cost import measured
+from interp_unlearn.runs._edited import Staged, stage_edited, take_edited
+from interp_unlearn.runs._evidence import run_parts, save_verdict, saved_config
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._gold import measure_gold
 from interp_unlearn.runs._measure import (
+    can_relearn,
     change_tables,
     measure_evidence,
     measure_phase,
@@ -35,6 +39,7 @@ from interp_unlearn.runs._measure import (
     parity_evidence,
     weight_tables,
 )
+from interp_unlearn.runs._phases import baseline_folder
 from interp_unlearn.runs._workbench import Progress, Workbench, open_workbench, silent
 from interp_unlearn.unlearn import Recipe, Unlearner, default_recipe
 from interp_unlearn.worlds import task_to_json
@@ -93,10 +98,12 @@ def _run(
     try:
         out.write_status("running", message="", pid=os.getpid(), host=platform.node())
         seed_everything(config.seed)
+        # The other tool's checkpoint is opened and let go before the original is: two opened models are never held.
+        staged = stage_edited(config, out, progress) if config.external and not out.finished("edited") else None
         if bench is None:
             bench = open_workbench(config, progress)
         opened = bench if isinstance(bench, Workbench) else bench()
-        _parts(config, out, opened, progress, checkpoint_seconds)
+        _parts(config, out, opened, progress, checkpoint_seconds, staged)
         out.write_status("done", message="")
     except KeyboardInterrupt:
         out.write_status("stopped", message=f"interrupted; continue with: interp-unlearn resume {out.path}")
@@ -117,8 +124,7 @@ def resume(folder: str | Path, *, progress: Progress = silent) -> RunFolder:
         FileFormatError: If ``folder`` is not a run folder.
     """
     out = RunFolder.open(folder)
-    saved = {k: v for k, v in out.config().items() if k not in ("kind", "version", "versions")}
-    return run(RunConfig.from_dict(saved), out.path, progress=progress)
+    return run(saved_config(out), out.path, progress=progress)
 
 
 def run_many(configs: Sequence[RunConfig], folder: str | Path, *, progress: Progress = silent) -> list[RunFolder]:
@@ -143,16 +149,21 @@ def folder_state(config: RunConfig, path: Path) -> str:
         FileFormatError: If ``path`` holds something else: another run, one of another version, or other files.
     """
     if (path / "config.json").exists():
-        written = RunFolder.open(path).config()
         try:
-            saved = RunConfig.from_dict({k: v for k, v in written.items() if k not in ("kind", "version", "versions")})
+            saved = saved_config(RunFolder.open(path))
         except ConfigError as error:
-            by = written.get("version", "an unknown version")
+            by = RunFolder(path).config().get("version", "an unknown version")
             raise FileFormatError(
                 f"{path} was written by interp-unlearn {by}, whose config this version cannot read ({error}); "
                 "choose another folder"
             ) from error
         if saved != config:
+            level = config.evidence.level
+            if replace(saved, evidence=replace(saved.evidence, level=level)) == config:
+                raise FileFormatError(
+                    f"{path} holds this run with evidence level {saved.evidence.level!r}; add to it, once it is "
+                    f"finished, with: interp-unlearn evidence {path} --level {level}"
+                )
             raise FileFormatError(f"{path} holds a run with another config; choose another folder, or resume that one")
         return str(RunFolder(path).status().get("state", "running"))
     # Names with a dot in front are what a process killed in its first moment leaves behind.
@@ -168,7 +179,14 @@ def _prepare_folder(config: RunConfig, path: Path) -> RunFolder:
     return out
 
 
-def _parts(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress, checkpoint_seconds: float) -> None:
+def _parts(
+    config: RunConfig,
+    out: RunFolder,
+    bench: Workbench,
+    progress: Progress,
+    checkpoint_seconds: float,
+    staged: Staged | None,
+) -> None:
     def part(name: str, work: Callable[[], None]) -> None:
         if out.finished(name):
             return
@@ -191,20 +209,25 @@ def _parts(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progre
         if bench.originals:
             out.save_tables(weight_tables(bench.originals, out.delta()))
 
+    if staged is not None:
+        part("edited", lambda: take_edited(staged, config, out, bench, progress))
     part("before", before)
-    part("train", train)
+    if not config.external:
+        part("train", train)
     try:
         bench.load(out.delta())
         intervention = out.intervention()
         with nullcontext() if intervention is None else intervention.applied(bench.model):
             part("after", after)
-            if config.evidence.relearn:
+            if can_relearn(config, bench):
                 part("relearn", lambda: out.save_tables(measure_relearning(config, bench, "after", progress)))
     finally:
         bench.restore()
     if config.evidence.gold:
         part("gold", lambda: measure_gold(config, out, bench, progress))
     part("evidence", lambda: out.save_evidence(measure_evidence(config, out, bench, progress)))
+    run_parts(config, out, bench, progress)
+    save_verdict(out)
     out.drop_checkpoint()
 
 
@@ -250,12 +273,12 @@ def _train(
 
 def _baseline(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress) -> RunFolder:
     """Measurements of the original model, shared by the runs beside this one; of several processes one measures."""
-    shared = RunFolder(out.path.parent / f".baseline-{config.shared_key}")
+    shared = baseline_folder(config, out)
     with locked(shared.path):
         if not shared.finished("before"):
             with measured() as cost:
                 measure_phase(config, shared, bench, "before", progress)
-                if config.evidence.relearn:
+                if can_relearn(config, bench):
                     shared.save_tables(measure_relearning(config, bench, "before", progress))
             shared.finish_part("before", cost)
     return shared

@@ -267,4 +267,4 @@ def progress_of(run: SweepRun, folder: str | Path) -> str:
     after = {"before": "training", "train": "measuring", "after": "relearning", "relearn": "gold", "gold": "probing"}
     if not finished:
         return "opening, measuring the original"
-    return f"training, step {steps}" if steps else after.get(finished[-1], "")
+    return f"training, step {steps}" if steps else after.get(finished[-1], "looking for evidence")

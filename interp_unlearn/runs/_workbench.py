@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,20 @@ from interp_unlearn.hooked import HookedModel
 from interp_unlearn.latents import SAE, load_sae
 from interp_unlearn.runs._config import ModelSpec, RunConfig
 from interp_unlearn.runs._local_sae import local_sae
-from interp_unlearn.worlds import Knowledge, Task, TinyWorldConfig, World, known, load_world, make_task, with_neighbours
+from interp_unlearn.worlds import (
+    Knowledge,
+    Prompt,
+    Task,
+    TinyWorldConfig,
+    World,
+    known,
+    load_world,
+    make_task,
+    own_questions,
+    questions_task,
+    rank_answers,
+    with_neighbours,
+)
 from interp_unlearn.zoo import open_model, tinyworld_model
 
 Progress = Callable[[str, int, int], None]
@@ -82,13 +95,27 @@ def open_workbench(config: RunConfig, progress: Progress = silent) -> Workbench:
         ConfigError, DataError, ModelError: If something named does not exist or does not fit.
     """
     progress("opening the model", 0, 0)
-    model = _open(config, progress)
+    model = open_original(config, progress)
     progress("loading the world", 0, 0)
     world = load_world(
         config.world.name, data_dir=config.world.data_dir, tokenizer=model.tokenizer, **config.world.options
     )
-    entities = [world.entity(name).id for name in config.target.entities]
     progress("asking what the model knows", 0, 0)
+    task = _own_task(config, model, world) if config.world.name == "questions" else _task(config, model, world)
+    bench = Workbench(model, world, task)
+    for role, name in (("main", config.latents.sae), ("second", config.latents.second)):
+        if name == "train":
+            progress(f"training a small SAE ({role})", 0, 0)
+            bench.saes[role] = local_sae(model, world, role, config.seed)
+        elif name:
+            bench.saes[role] = load_sae(name)
+            bench.saes[role].check_fits(model)
+    return bench
+
+
+def _task(config: RunConfig, model: HookedModel, world: World) -> Task:
+    """The task of a world that has templates."""
+    entities = [world.entity(name).id for name in config.target.entities]
     knowledge = _knowledge(config.model, model, world, config)
     task = make_task(
         world,
@@ -103,18 +130,30 @@ def open_workbench(config: RunConfig, progress: Progress = silent) -> Workbench:
     )
     if config.world.neighbours:
         task = with_neighbours(world, task, seed=config.seed, known_facts=knowledge.known_facts)
-    bench = Workbench(model, world, task)
-    for role, name in (("main", config.latents.sae), ("second", config.latents.second)):
-        if name == "train":
-            progress(f"training a small SAE ({role})", 0, 0)
-            bench.saes[role] = local_sae(model, world, role, config.seed)
-        elif name:
-            bench.saes[role] = load_sae(name)
-            bench.saes[role].check_fits(model)
-    return bench
+    return task
 
 
-def _open(config: RunConfig, progress: Progress) -> HookedModel:
+def _own_task(config: RunConfig, model: HookedModel, world: World) -> Task:
+    """The task of the user's own questions; those that the model answers in no wording are left out."""
+
+    def known_prompts(prompts: Sequence[Prompt]) -> list[int]:
+        return [i for i, exact in enumerate(rank_answers(model, prompts).exact) if exact]
+
+    return questions_task(
+        own_questions(config.world.options),
+        world,
+        config.target.entities,
+        relations=config.target.relations,
+        seed=config.seed,
+        tokenizer=model.tokenizer,
+        n_known=config.world.n_known,
+        n_unknown=config.world.n_unknown,
+        known=known_prompts if config.evidence.require_known else None,
+    )
+
+
+def open_original(config: RunConfig, progress: Progress = silent) -> HookedModel:
+    """The original model that a config names."""
     if config.model.name == "tinyworld" and config.world.name == "tinyworld":
         return tinyworld_model(TinyWorldConfig(**config.world.options), progress=progress)
     return open_model(config.model.name, adapter=config.model.adapter, delta=config.model.delta)

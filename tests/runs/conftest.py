@@ -28,7 +28,7 @@ BASE: dict[str, Any] = {
     },
     "target": {"entities": ["person-0"]},
     "latents": {"sae": "train"},
-    "evidence": {"layer_stride": 1},
+    "evidence": {"layer_stride": 1, "level": "quick"},
 }
 
 

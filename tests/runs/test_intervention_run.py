@@ -27,7 +27,7 @@ def config(objective: str, **options) -> RunConfig:
         "target": {"entities": ["person-0"]},
         "recipe": {"objective": objective, "steps": 2, "options": options},
     }
-    quick = EvidenceSpec(layer_stride=1, lens=False, relearn=False, gold=False, require_known=False)
+    quick = EvidenceSpec(layer_stride=1, lens=False, relearn=False, gold=False, require_known=False, level="quick")
     return dataclasses.replace(configs_from_dict(data, objective)[0], evidence=quick)
 
 

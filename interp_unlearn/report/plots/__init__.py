@@ -23,6 +23,7 @@ from interp_unlearn.report.plots._lens import lens_curves as lens_curves
 from interp_unlearn.report.plots._lens import lens_grid as lens_grid
 from interp_unlearn.report.plots._relearn import relearn_curves as relearn_curves
 from interp_unlearn.report.plots._scatter import alignment_scatter as alignment_scatter
+from interp_unlearn.report.plots._series import series as series
 from interp_unlearn.report.plots._style import RESERVED as RESERVED
 from interp_unlearn.report.plots._style import TEMPLATE as TEMPLATE
 from interp_unlearn.report.plots._style import Style as Style

@@ -81,7 +81,7 @@ def has(data: Labelled, axis: str, label: str) -> bool:
 def pick(data: Labelled, axis: str, label: str) -> Labelled:
     """The slice of ``data`` at one label of one axis, with all its facts."""
     index = axis_names(data).index(axis)
-    values = np.take(data.values, data.axes[index].labels.index(label), axis=index)
+    values = np.asarray(np.take(data.values, data.axes[index].labels.index(label), axis=index))
     return dataclasses.replace(data, values=values, axes=tuple(a for i, a in enumerate(data.axes) if i != index))
 
 

@@ -1,0 +1,98 @@
+"""`audit` and `gate`: judge models unlearned by other tools, and hold runs against demands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.text import Text
+
+from interp_unlearn.cli._console import console, friendly, progress_bar
+from interp_unlearn.cli._table import print_table, print_verdicts
+
+
+@friendly
+def audit_command(
+    original: str = typer.Argument(help="The model before: folder, name from `interp-unlearn models`, or hub id."),
+    unlearned: str = typer.Argument(
+        help="The model after: folder, name, adapter folder over ORIGINAL, or .safetensors delta."
+    ),
+    target: list[str] = typer.Option([], "--target", "-t", help="What was to be forgotten (may be repeated)."),
+    relation: list[str] = typer.Option([], help="Only this relation (may be repeated); default the whole entity."),
+    world: str = typer.Option("countries", help="Where facts come from, see `interp-unlearn worlds`."),
+    data_dir: Path | None = typer.Option(None, help="Folder with data files, for worlds that need them."),
+    questions: Path | None = typer.Option(None, help="Your own questions (.json, .jsonl), instead of a world."),
+    gold: str | None = typer.Option(None, help="A model trained without the target, of the same architecture."),
+    sae: str | None = typer.Option(None, help="SAE of the original: a shipped name or a SAELens folder."),
+    second_sae: str | None = typer.Option(None, help="Another SAE that judges too."),
+    level: str = typer.Option("standard", help="Evidence level: quick, standard or full."),
+    relearn: bool = typer.Option(True, help="Run the relearning attack."),
+    require_known: bool = typer.Option(True, help="Leave out questions that ORIGINAL does not answer word for word."),
+    n_known: int = typer.Option(40, help="Known entities beside the target at most."),
+    n_unknown: int = typer.Option(40, help="Unknown entities at most."),
+    layer_stride: int = typer.Option(3, help="Capture every so many layers."),
+    seed: int = typer.Option(0, help="Seed of splits and attacks."),
+    name: str | None = typer.Option(None, help="Name in the report; default that of UNLEARNED."),
+    out: Path | None = typer.Option(None, "--out", "-o", help="Folder; default runs/audit-<name of UNLEARNED>."),
+) -> None:
+    """Look inside two checkpoints made by any tool, before and after unlearning, and write the report of a run.
+
+    UNLEARNED is compared with ORIGINAL tensor by tensor and kept as a delta in an ordinary run folder, which report,
+    compare, evidence and gate read. A second call with the same arguments continues.
+
+    Exit code 2 means that the checkpoints cannot be audited; the sentence says why.
+    """
+    from interp_unlearn.report import write_report
+    from interp_unlearn.runs import WorldSpec, audit, chosen_parts
+
+    chosen_parts(level, ())
+    folder = out or Path("runs") / f"audit-{Path(unlearned).stem or 'unlearned'}"
+    spec = WorldSpec(world, str(data_dir) if data_dir else None, n_known, n_unknown)
+    with progress_bar() as progress:
+        done = audit(
+            original,
+            unlearned,
+            folder,
+            target=target,
+            relations=relation,
+            world=spec,
+            questions=questions,
+            gold=gold,
+            sae=sae,
+            second_sae=second_sae,
+            level=level,
+            relearn=relearn,
+            require_known=require_known,
+            layer_stride=layer_stride,
+            seed=seed,
+            name=name,
+            progress=progress,
+        )
+        progress("writing the report", 0, 0)
+        report = write_report([done.path], folder / "report.html")
+    print_table([done])
+    print_verdicts([done])
+    console.print(f"Report: {report}", highlight=False, soft_wrap=True)
+
+
+@friendly
+def gate_command(
+    runs: list[Path] = typer.Argument(help="Finished run folders, or folders that hold runs at any depth."),
+    require: list[str] = typer.Option([], help="Verdict that passes, e.g. forgotten (may be repeated)."),
+    max_side_effects: float | None = typer.Option(
+        None, help="Largest side effect that passes, as a share, e.g. 0.05: questions lost, or rise of the text loss."
+    ),
+    min_probability: float | None = typer.Option(None, help="Least probability of the verdict that passes."),
+) -> None:
+    """Hold runs against demands, for scripts: exit code 0 if all pass, 1 if one does not, 2 if it cannot be told."""
+    from interp_unlearn.report import find_runs, gate, read_run
+
+    results = [
+        gate(read_run(folder), require, max_side_effects=max_side_effects, min_probability=min_probability)
+        for folder in find_runs(runs)
+    ]
+    for result in results:
+        words = "passes" if result.passed else "does not pass: " + "; ".join(result.reasons)
+        console.print(Text(f"{result.run} {words}."), soft_wrap=True)
+    if not all(result.passed for result in results):
+        raise typer.Exit(1)

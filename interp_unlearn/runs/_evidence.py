@@ -1,0 +1,198 @@
+"""The registered parts of the evidence on a run: looked for one by one, saved one by one, resumed, added to later.
+
+What is known of each part lies in ``parts.json``: also of those that were not run, so that a report can say what was
+not tested. After the parts the verdict is taken from all evidence that is saved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from interp_unlearn._core import (
+    ConfigError,
+    Evidence,
+    FileFormatError,
+    InterpUnlearnError,
+    locked,
+    read_json,
+    seed_everything,
+)
+from interp_unlearn.probes import LEVELS, PARTS, Found, Part, parts_of
+from interp_unlearn.runs._config import RunConfig
+from interp_unlearn.runs._cost import measured
+from interp_unlearn.runs._folder import RunFolder
+from interp_unlearn.runs._phases import RunPhases
+from interp_unlearn.runs._workbench import Progress, Workbench, open_workbench, silent
+from interp_unlearn.worlds import task_from_json
+
+
+def look(part: Part, phases: RunPhases, progress: Progress = silent) -> Found:
+    """Run one part; where it cannot be measured it is one evidence without a value, with the reason.
+
+    Only errors that the library raises on purpose become a reason; all others are bugs and are raised.
+    """
+    try:
+        return part.look(phases, progress)
+    except InterpUnlearnError as error:
+        absent = Evidence(
+            name=part.name,
+            question=f"{part.what[:1].upper()}{part.what[1:]}: could it be measured?",
+            value=float("nan"),
+            direction="near control",
+            n=0,
+            mask_policy="-",
+            does_not_show="anything: it was not measured",
+            reason=str(error),
+        )
+        return Found((absent,))
+
+
+def run_parts(
+    config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress, chosen: Sequence[Part] | None = None
+) -> None:
+    """Run the parts of the config's level, or ``chosen`` ones, that are not finished yet; save after each.
+
+    A part of which nothing could be measured is tried again.
+    """
+    chosen = chosen_parts(config.evidence.level, ()) if chosen is None else chosen
+    pending = [part for part in chosen if not _is_done(out, part)]
+    note_parts(out)
+    if not pending:
+        return
+    with RunPhases(config, out, bench, progress) as phases:
+        for i, part in enumerate(pending):
+            progress(f"evidence {i + 1} of {len(pending)}: {part.what}", 0, 0)
+            seed_everything(config.seed)
+            with measured() as cost:
+                found = look(part, phases, progress)
+            out.drop_evidence(part.name)
+            out.save_tables(replace(table, name=name) for name, table in found.tables.items())
+            out.save_evidence(found.evidence)
+            note_parts(out, part, found, cost.seconds)
+            if not out.finished(_name(part)):
+                out.finish_part(_name(part), cost)
+
+
+def _name(part: Part) -> str:
+    return f"evidence.{part.name}"
+
+
+def _is_done(out: RunFolder, part: Part) -> bool:
+    return out.finished(_name(part)) and not out.parts().get(part.name, {}).get("again", False)
+
+
+def note_parts(out: RunFolder, part: Part | None = None, found: Found | None = None, seconds: float = 0.0) -> None:
+    """Write what is known of every registered part, and of one that was just run."""
+    known = out.parts()
+    for name in PARTS:
+        facts = {"what": PARTS[name].what, "kind": PARTS[name].kind, "level": PARTS[name].level}
+        known[name] = {**known.get(name, {}), **facts}
+    if part is not None and found is not None:
+        saved = {"evidence": [e.name for e in found.evidence], "tables": list(found.tables), "seconds": seconds}
+        saved["again"] = any(e.name == part.name and math.isnan(e.value) for e in found.evidence)
+        known[part.name] = {**known[part.name], **saved}
+    out.write_parts(known)
+
+
+def save_verdict(out: RunFolder) -> None:
+    """Take the verdict from the saved evidence and tables and write ``verdict.json``.
+
+    An installation without a calibration has no verdict; the report then says so.
+    """
+    if find_spec("interp_unlearn.verdict") is None:
+        return
+    room = import_module("interp_unlearn.verdict")
+    if room.has_calibration():
+        out.save_verdict(room.verdict(out.path).to_json())
+
+
+def chosen_parts(level: str | None, only: Sequence[str]) -> tuple[Part, ...]:
+    """The parts of a level (default ``"standard"``), or those of these names whatever their level.
+
+    Raises:
+        ConfigError: If a level or a name is unknown.
+    """
+    if level is not None and level not in LEVELS:
+        raise ConfigError(f"evidence level {level!r} is not one of {', '.join(LEVELS)}")
+    if only:
+        return tuple(PARTS[name] for name in dict.fromkeys(only))
+    return parts_of(next(known for known in LEVELS if known == (level or "standard")))
+
+
+def add_evidence(
+    folder: str | Path,
+    level: str | None = None,
+    *,
+    only: Sequence[str] = (),
+    bench: Workbench | None = None,
+    progress: Progress = silent,
+) -> RunFolder:
+    """Add parts of the evidence to a finished run, also to one of an earlier version, and judge again.
+
+    Parts that are there already are not measured again. The questions are those saved in the run.
+
+    Args:
+        folder: The run folder.
+        level: Evidence level; default ``"standard"``.
+        only: Names of parts, instead of a level.
+        bench: Opened model and task of a run with the same ``shared_key``.
+        progress: Told what is going on.
+
+    Raises:
+        FileFormatError: If it is not a run folder, or the run is not finished.
+        DataError: If another process is writing the folder.
+        ConfigError: If a level or part is unknown.
+    """
+    out = RunFolder.open(folder)
+    parts = chosen_parts(level, only)
+    with locked(out.path, wait=False):
+        if out.status()["state"] != "done":
+            raise FileFormatError(f"{out.path} is not finished; first: interp-unlearn resume {out.path}")
+        config = saved_config(out)
+        if any(not _is_done(out, part) for part in parts):
+            bench = bench or open_workbench(config, progress)
+            bench = replace(bench, task=task_from_json(read_json(out.path / "task.json")))
+            run_parts(config, out, bench, progress, parts)
+        save_verdict(out)
+        out.write_status("done", message="")
+    return out
+
+
+def add_evidence_many(
+    folders: Sequence[str | Path],
+    level: str | None = None,
+    *,
+    only: Sequence[str] = (),
+    progress: Progress = silent,
+) -> list[RunFolder]:
+    """`add_evidence` for several runs; those on one target after each other share the opened model."""
+    opened: tuple[str, Workbench] | None = None
+    done = []
+    for folder in folders:
+        out = RunFolder.open(folder)
+
+        def tell(what: str, step: int, total: int, name: str = out.path.name) -> None:
+            progress(f"{name}: {what}", step, total)
+
+        config = saved_config(out)
+        needed = out.status()["state"] == "done" and any(not _is_done(out, p) for p in chosen_parts(level, only))
+        if needed and (opened is None or opened[0] != config.shared_key):
+            opened = None  # lets go of the old model before the new one is opened
+            opened = (config.shared_key, open_workbench(config, tell))
+        bench = opened[1] if opened is not None and opened[0] == config.shared_key else None
+        done.append(add_evidence(folder, level, only=only, bench=bench, progress=tell))
+    return done
+
+
+def saved_config(out: RunFolder) -> RunConfig:
+    """The config of a run folder.
+
+    Raises:
+        ConfigError: If this version cannot read it.
+    """
+    return RunConfig.from_dict({k: v for k, v in out.config().items() if k not in ("kind", "version", "versions")})
