@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from interp_unlearn.latents import load_sae as load_sae
     from interp_unlearn.runs import resume as resume
     from interp_unlearn.runs import run as run
+    from interp_unlearn.verdict import Verdict as Verdict
+    from interp_unlearn.verdict import judge as judge
     from interp_unlearn.worlds import load_world as load_world
     from interp_unlearn.worlds import make_task as make_task
     from interp_unlearn.zoo import open_model as open_model
 
 _HOME = {
+    "Verdict": "interp_unlearn.verdict",
     "capture": "interp_unlearn.hooked",
     "edit": "interp_unlearn.hooked",
+    "judge": "interp_unlearn.verdict",
     "load_sae": "interp_unlearn.latents",
     "load_world": "interp_unlearn.worlds",
     "make_task": "interp_unlearn.worlds",

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from interp_unlearn._core import (
@@ -28,6 +26,7 @@ from interp_unlearn.runs._cost import measured
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._phases import RunPhases
 from interp_unlearn.runs._workbench import Progress, Workbench, open_workbench, silent
+from interp_unlearn.verdict import has_calibration, verdict
 from interp_unlearn.worlds import task_from_json
 
 
@@ -104,11 +103,8 @@ def save_verdict(out: RunFolder) -> None:
 
     An installation without a calibration has no verdict; the report then says so.
     """
-    if find_spec("interp_unlearn.verdict") is None:
-        return
-    room = import_module("interp_unlearn.verdict")
-    if room.has_calibration():
-        out.save_verdict(room.verdict(out.path).to_json())
+    if has_calibration():
+        out.save_verdict(verdict(out.path).to_json())
 
 
 def chosen_parts(level: str | None, only: Sequence[str]) -> tuple[Part, ...]:

@@ -143,18 +143,12 @@ def test_the_verdict_is_taken_from_all_saved_evidence(bench: Workbench, parts, t
         def to_json(self):
             return {"label": "kept", "probabilities": {"kept": 1.0}, "sentence": ", ".join(self.names)}
 
-    class Room:
-        @staticmethod
-        def has_calibration():
-            return True
-
-        @staticmethod
-        def verdict(folder):
-            return Verdict([e.name for e in RunFolder(folder).evidence()])
+    def verdict(folder):
+        return Verdict([e.name for e in RunFolder(folder).evidence()])
 
     parts(Counting("quick"))
-    monkeypatch.setattr("interp_unlearn.runs._evidence.find_spec", lambda _: True)
-    monkeypatch.setattr("interp_unlearn.runs._evidence.import_module", lambda _: Room)
+    monkeypatch.setattr("interp_unlearn.runs._evidence.has_calibration", lambda: True)
+    monkeypatch.setattr("interp_unlearn.runs._evidence.verdict", verdict)
     out = run(tiny_run_config(), tmp_path / "ga", bench=bench)
     saved = json.loads((out.path / "verdict.json").read_text())
     assert "quick.sum/embed" in saved["sentence"]
