@@ -37,7 +37,7 @@ def first_depth(table: Labelled, *, hold: int | None = None) -> Float[np.ndarray
     first = table.at(measure="top_option") == 0
     hold = _hold(table, hold)
     padded = np.concatenate([first, np.ones((len(first), hold - 1), dtype=bool)], 1)
-    held = np.stack([padded[:, i : i + first.shape[1]] for i in range(hold)]).all(0)
+    held = np.asarray(np.stack([padded[:, i : i + first.shape[1]] for i in range(hold)]).all(0))
     depth = _depth(held, table)
     depth[np.isnan(table.at(measure="top_option")).all(1)] = np.nan
     return depth
