@@ -107,8 +107,12 @@ def save_verdict(out: RunFolder) -> None:
         out.save_verdict(verdict(out.path).to_json())
 
 
+OWN = frozenset({"alignment", "lens"})
+"""Parts that every run measures itself, at more layers, for its diff tables and pictures; see `measure_evidence`."""
+
+
 def chosen_parts(level: str | None, only: Sequence[str]) -> tuple[Part, ...]:
-    """The parts of a level (default ``"standard"``), or those of these names whatever their level.
+    """The parts of a level (default ``"standard"``) but `OWN`, or those of these names whatever their level.
 
     Raises:
         ConfigError: If a level or a name is unknown.
@@ -117,7 +121,8 @@ def chosen_parts(level: str | None, only: Sequence[str]) -> tuple[Part, ...]:
         raise ConfigError(f"evidence level {level!r} is not one of {', '.join(LEVELS)}")
     if only:
         return tuple(PARTS[name] for name in dict.fromkeys(only))
-    return parts_of(next(known for known in LEVELS if known == (level or "standard")))
+    parts = parts_of(next(known for known in LEVELS if known == (level or "standard")))
+    return tuple(part for part in parts if part.name not in OWN)
 
 
 def add_evidence(
