@@ -12,6 +12,9 @@ from interp_unlearn.worlds import Entity, Prompt, Task
 
 TARGET, NEVER_KNOWN, NEIGHBOURS = "target", "never known", "neighbours"
 
+FEW_FACTS = 4
+"""A target of fewer facts has several stand-ins: the luck of one would decide the control."""
+
 Groups = Mapping[str, tuple[Prompt, ...]]
 """Questions by group."""
 
@@ -89,7 +92,10 @@ def groups_of(model: HookedModel, task: Task, max_prompts: int, seed: int) -> tu
     asked = {TARGET: target_prompts(task, max_prompts, seed)}
     why = ""
     try:
-        asked[NEVER_KNOWN] = stand_ins(model, task, asked[TARGET], seed)
+        facts = len({fact_of(p) for p in asked[TARGET]})
+        draws = max(1, -(-FEW_FACTS // facts))
+        stood = [p for k in range(draws) for p in stand_ins(model, task, asked[TARGET], seed + 7919 * k)]
+        asked[NEVER_KNOWN] = spread(stood, max_prompts, seed, NEVER_KNOWN)
     except DataError as error:
         why = str(error)
     neighbours = neighbour_prompts(task, max(max_prompts // 2, 1), seed)  # they only show what an attack breaks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,7 +30,8 @@ class ReadoutConfig(AskConfig):
         max_train: At most so many questions about retained entities, drawn by the seed evenly over facts.
         held_out: Share of the retained entities that are not trained on: they show what the readouts can do.
         strength: Inverse regularisation of the logistic readout (scikit-learn's C, on standardised features).
-        ridge: Regularisation of the ranking readout, in units of the features' mean variance times the rows.
+        ridges: Regularisations of the ranking readout, in units of the features' mean variance times the rows; which is
+            used is decided at each layer on a quarter of the training entities, left out for that.
         min_power: A layer and form counts only where the readout is right on this share of the questions about retained
             entities that were held out from training; elsewhere a hit is luck, and the best of many would be too.
         batch_size: Prompts per forward pass.
@@ -42,7 +43,7 @@ class ReadoutConfig(AskConfig):
     max_train: int = 600
     held_out: float = 0.2
     strength: float = 0.1
-    ridge: float = 0.1
+    ridges: tuple[float, ...] = (0.1, 10.0, 1e3, 1e6)
     min_power: float = 0.3
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class ReadoutConfig(AskConfig):
         self.require(self.max_train >= 8, "max_train", "use at least 8")
         self.require(0 < self.held_out < 1, "held_out", "it is a share, between 0 and 1")
         self.require(self.strength > 0, "strength", "use a positive number")
-        self.require(self.ridge > 0, "ridge", "use a positive number")
+        self.require(bool(self.ridges) and all(r > 0 for r in self.ridges), "ridges", "use positive numbers")
         self.require(0 <= self.min_power < 1, "min_power", "it is a share, from 0 to below 1")
 
     def chosen(self, n_layers: int) -> tuple[int, ...]:
@@ -149,31 +150,58 @@ def _ranked(
     train: Sequence[Prompt],
     groups: Mapping[str, tuple[np.ndarray, Sequence[Prompt]]],
     vectors: _Vectors,
-    ridge: float,
+    ridges: tuple[float, ...],
 ) -> dict[str, np.ndarray]:
     """Whether the right answer ranks first among the options of each prompt, by group; NaN without options."""
     x = vectors.normed(x)
     y = np.stack([vectors(p.answer) for p in train])
-    middle = y.mean(0)
-    # What the model's own output head would read, scaled to fit, is the start; the ridge learns what it lacks.
-    centred = x - x.mean(0)
-    scale = max(float((centred * (y - middle)).sum()) / max(float((centred**2).sum()), 1e-12), 0.0)
-    weight, bias = fit_ranking(x, y - scale * x, ridge)
-    weight = weight + scale * np.eye(x.shape[1])
-    out = {}
-    for name, (states, prompts) in groups.items():
-        predicted = vectors.normed(states) @ weight + bias - middle
-        hits = np.full(len(prompts), np.nan)
-        for i, p in enumerate(prompts):
-            wrong = _options(p)
-            if not wrong:
-                continue
-            candidates = np.stack([vectors(a) for a in (p.answer, *p.also, *wrong)]) - middle
-            score = candidates @ predicted[i] / np.maximum(np.linalg.norm(candidates, axis=1), 1e-12)
-            n_right = 1 + len(p.also)
-            hits[i] = float(score[:n_right].max() > score[n_right:].max())
-        out[name] = hits
-    return out
+    entities = sorted({p.entity for p in train})
+    held = np.isin([p.entity for p in train], entities[::4])
+    strength = ridges[0]
+    if len(ridges) > 1 and held.any() and not held.all():
+        asked = [p for p, out in zip(train, held, strict=True) if out]
+        right = []
+        for ridge in ridges:
+            read = _reader(x[~held], y[~held], ridge)
+            hits = _first(read(x[held]), asked, vectors, y[~held].mean(0))
+            right.append(0.0 if np.isnan(hits).all() else float(np.nanmean(hits)))
+        strength = max(zip(right, ridges, strict=True))[1]  # of equals the strongest
+    read = _reader(x, y, strength)
+    return {
+        name: _first(read(vectors.normed(states)), prompts, vectors, y.mean(0))
+        for name, (states, prompts) in groups.items()
+    }
+
+
+def _reader(
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], ridge: float
+) -> Callable[[Float[np.ndarray, "m d"]], Float[np.ndarray, "m d"]]:
+    """From final-normed states to centred answer vectors: the scaled states themselves, and what a ridge adds.
+
+    The scaled states are what the output head would read there (a logit lens).
+    """
+    mean, middle = x.mean(0), y.mean(0)
+    centred = x - mean
+    scale = float((centred * (y - middle)).sum()) / max(float((centred**2).sum()), 1e-12)
+    scale = scale if scale > 0 else 1e-6
+    weight, bias = fit_ranking(x, y - scale * centred, ridge)
+    return lambda states: scale * (states - mean) + states @ weight + bias - middle
+
+
+def _first(
+    predicted: Float[np.ndarray, "n d"], prompts: Sequence[Prompt], vectors: _Vectors, middle: Float[np.ndarray, " d"]
+) -> Float[np.ndarray, " n"]:
+    """Whether the right answer ranks first among the options of each prompt; NaN without options."""
+    hits = np.full(len(prompts), np.nan)
+    for i, p in enumerate(prompts):
+        wrong = _options(p)
+        if not wrong:
+            continue
+        candidates = np.stack([vectors(a) for a in (p.answer, *p.also, *wrong)]) - middle
+        score = candidates @ predicted[i] / np.maximum(np.linalg.norm(candidates, axis=1), 1e-12)
+        n_right = 1 + len(p.also)
+        hits[i] = float(score[:n_right].max() > score[n_right:].max())
+    return hits
 
 
 def _classified(
@@ -247,7 +275,7 @@ def _ask(model: HookedModel, task: Task, groups: Groups, config: ReadoutConfig, 
                 reasons[label] = what
                 hits = {name: np.full(len(p), np.nan) for name, p in groups.items()}
             elif form == "rank":
-                hits = _ranked(features[k], train, at, vectors, config.ridge)
+                hits = _ranked(features[k], train, at, vectors, config.ridges)
             else:
                 hits = _classified(features[k], train, at, config.strength)
             for name, values in hits.items():

@@ -187,7 +187,7 @@ def test_the_ranking_readout_finds_a_linear_map(n):
         (SamplingConfig, "top_p", 0.0, "share"),
         (StitchConfig, "counted_from", 1.0, "share"),
         (ReadoutConfig, "held_out", 0.0, "share"),
-        (ReadoutConfig, "ridge", 0.0, "positive"),
+        (ReadoutConfig, "ridges", (0.0,), "positive"),
         (PromptConfig, "shots", -1, "no examples"),
         (PromptConfig, "languages", (("capital", "Die Hauptstadt ist"),), "must contain"),
     ],
