@@ -22,7 +22,6 @@ from interp_unlearn._core._io import read_json as read_json
 from interp_unlearn._core._io import read_jsonl as read_jsonl
 from interp_unlearn._core._io import write_json as write_json
 from interp_unlearn._core._locks import locked as locked
-from interp_unlearn._core._optim import adamw as adamw
 from interp_unlearn._core._optional import optional_import as optional_import
 from interp_unlearn._core._registry import Registry as Registry
 from interp_unlearn._core._results import Axis as Axis
@@ -35,12 +34,14 @@ from interp_unlearn._core._serve import serve as serve
 from interp_unlearn._core._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from interp_unlearn._core._optim import adamw as adamw
     from interp_unlearn._core._tensors import read_tensors as read_tensors
     from interp_unlearn._core._tensors import write_tensors as write_tensors
     from interp_unlearn._core._torch_seeds import generator as generator
     from interp_unlearn._core._torch_seeds import seed_everything as seed_everything
 
 _NEED_TORCH = {
+    "adamw": "_optim",
     "read_tensors": "_tensors",
     "write_tensors": "_tensors",
     "generator": "_torch_seeds",

@@ -127,7 +127,7 @@ def test_headline_shows_saved_numbers_and_marks_the_nearest_to_gold(html, page):
     assert text["original"][0] == "0.98"
     assert text["sae_guided"][3] == "0.03"
     assert text["npo"][9] == "+2.4 %"
-    assert text["sae_guided"][10] == "0.93"
+    assert text["sae_guided"][10] == "0.93 / 1.00"
     assert text["ga"][12] == "0.90 / 0.62"
     assert (text["original"][13], text["ga"][13], text["gold"][13]) == ("0.90", "0.35 / 0.49", "0.49")
     assert "faster than never known" in cells["ga"][13][0]
