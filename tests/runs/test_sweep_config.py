@@ -146,6 +146,15 @@ def test_a_sweep_is_not_taken_for_a_run():
         configs_from_dict(GOOD)
 
 
-@pytest.mark.parametrize(("name", "runs"), [("smollm2", 3 * 3 * 8), ("tinyworld", 3 * 3 * 6)])
-def test_the_shipped_sweeps_are_valid(name: str, runs: int):
-    assert len(load_sweep(REPO / "benchmarks" / "sweeps" / f"{name}.toml").runs) == runs
+SHIPPED = {
+    "smollm2": 3 * 3 * 8,
+    "tinyworld": 5 * 3 * 33,
+    "melu_tinyworld": 5 * 3 * 12,
+    "tune_tinyworld": 2 * 119,
+    "tune_smollm2": 39,
+}
+
+
+def test_the_shipped_sweeps_are_valid():
+    folder = REPO / "benchmarks" / "sweeps"
+    assert {path.stem: len(load_sweep(path).runs) for path in folder.glob("*.toml")} == SHIPPED
