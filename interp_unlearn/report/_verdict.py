@@ -10,6 +10,7 @@ from typing import Any
 from interp_unlearn.report._compare import Comparison
 from interp_unlearn.report._read import RunView
 from interp_unlearn.report._side_effects import SideEffect, side_effects
+from interp_unlearn.verdict import has_calibration
 
 LABELS = ("forgotten", "hidden", "over-suppressed", "broken", "kept")
 
@@ -59,6 +60,8 @@ def verdict_of(run: RunView, method: str = "") -> VerdictView:
     label = str(saved.get("label") or "")
     if not label:
         why = f"no verdict was saved; add it with: interp-unlearn evidence {run.path}"
+        if not has_calibration():
+            why = "no verdict was saved: no calibration is installed, and without one none is guessed (docs/verdict.md)"
         return VerdictView(method, "", math.nan, "", (), (), (), side_effects(run), (), "", why)
     chances = {str(k): float(v) for k, v in _mapping(saved.get("probabilities")).items() if _is_number(v)}
     return VerdictView(

