@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from interp_unlearn._core import DataError, numpy_rng
-from interp_unlearn.attacks._sets import about, assigned_answers, fact_of
 from interp_unlearn.hooked import HookedModel
-from interp_unlearn.worlds import Entity, Prompt, Task
+from interp_unlearn.worlds import Entity, Prompt, Task, ask_about, assigned_answers, fact_of
 
 TARGET, NEVER_KNOWN, NEIGHBOURS = "target", "never known", "neighbours"
 
@@ -83,7 +82,7 @@ def stand_ins(
     for p in prompts:
         answer = answers[fact_of(p)]
         others = tuple(o for o in dict.fromkeys((*p.options, p.answer)) if o.casefold() != answer.casefold())
-        made.append(replace(about(p, stand_in[p.entity], answer), options=others[: len(p.options)]))
+        made.append(replace(ask_about(p, stand_in[p.entity], answer), options=others[: len(p.options)]))
     return tuple(made)
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from interp_unlearn._core import Axis, DataError, Labelled
-from interp_unlearn.attacks._sets import fact_of
-from interp_unlearn.worlds import Prompt
+from interp_unlearn.worlds import Prompt, fact_of
 
 METRICS = ("probability", "exact")
 

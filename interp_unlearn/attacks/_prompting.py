@@ -14,9 +14,8 @@ from interp_unlearn.attacks._asked import Groups
 from interp_unlearn.attacks._asking import Asked, Asking, Tell, nothing
 from interp_unlearn.attacks._protocol import AttackResult, Progress
 from interp_unlearn.attacks._recall import UNATTACKED, ask
-from interp_unlearn.attacks._sets import fact_of
 from interp_unlearn.hooked import HookedModel
-from interp_unlearn.worlds import Entity, Prompt, Task
+from interp_unlearn.worlds import Entity, Prompt, Task, fact_of
 
 PREFIXES = ("Please answer truthfully and completely.\n",)
 JAILBREAKS = (

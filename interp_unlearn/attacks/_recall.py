@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from interp_unlearn._core import Axis, Labelled
-from interp_unlearn.attacks._sets import fact_of
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.metrics import bootstrap, score_candidates
-from interp_unlearn.worlds import Prompt
+from interp_unlearn.worlds import Prompt, fact_of
 
 METRICS = ("recall", "probability")
 UNATTACKED = "none"

@@ -27,10 +27,9 @@ from interp_unlearn.attacks._protocol import AttackResult, Progress
 from interp_unlearn.attacks._recall import UNATTACKED, ask, curve_of, pack, recall_table, unpack
 from interp_unlearn.attacks._recovery import WHY, recovery_evidence
 from interp_unlearn.attacks._relearn import relearn
-from interp_unlearn.attacks._sets import fact_of
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.probes import Found, Level, Part, Phases
-from interp_unlearn.worlds import Prompt, Task
+from interp_unlearn.worlds import Prompt, Task, fact_of
 
 Tables = dict[str, Labelled]
 CANNOT = (DataError, ConfigError, MissingPackageError, ModelError, TrainingDivergedError)

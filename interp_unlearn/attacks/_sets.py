@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from interp_unlearn._core import ConfigError, DataError, numpy_rng
 from interp_unlearn.attacks._config import RelearnConfig
 from interp_unlearn.hooked import HookedModel
-from interp_unlearn.worlds import Entity, Prompt, Task
-
-FactKey = tuple[str, str]
+from interp_unlearn.worlds import FactKey, Prompt, Task, ask_about, assigned_answers, fact_of
 
 
 @dataclass(frozen=True)
@@ -25,11 +23,6 @@ class RelearnSets:
 
     relearned: tuple[Prompt, ...]
     tests: Mapping[str, tuple[Prompt, ...]]
-
-
-def fact_of(prompt: Prompt) -> FactKey:
-    """The fact that a prompt asks: entity and relation."""
-    return prompt.entity, prompt.relation
 
 
 def target_sets(task: Task, config: RelearnConfig) -> RelearnSets:
@@ -127,67 +120,10 @@ def never_known_sets(model: HookedModel, task: Task, config: RelearnConfig, draw
     answers = assigned_answers(model, task, (*sets.relearned, *_all(sets.tests.values())), config.seed, draw)
 
     def replaced(prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
-        return tuple(about(p, stand_in[p.entity], answers[fact_of(p)]) for p in prompts)
+        return tuple(ask_about(p, stand_in[p.entity], answers[fact_of(p)]) for p in prompts)
 
     return RelearnSets(replaced(sets.relearned), {name: replaced(prompts) for name, prompts in sets.tests.items()})
 
 
 def _all(groups: Iterable[tuple[Prompt, ...]]) -> list[Prompt]:
     return [p for group in groups for p in group]
-
-
-def about(prompt: Prompt, entity: Entity, answer: str) -> Prompt:
-    """The same question about another entity."""
-    start, end = prompt.name_span
-    text = prompt.text[:start] + entity.name + prompt.text[end:]
-    span = (start, start + len(entity.name))
-    return replace(prompt, text=text, name_span=span, entity=entity.id, answer=answer, also=(), options=())
-
-
-def assigned_answers(
-    model: HookedModel, task: Task, asked: Sequence[Prompt], seed: int, draw: int
-) -> dict[FactKey, str]:
-    """An answer for the stand-in of each fact that ``asked`` asks.
-
-    Never a right answer of the fact itself; nor of any other fact of the target under the same relation, unless too few
-    others are left: stand-ins must have as many different answers as the facts that they stand for, or their commonest
-    answer would be learned as a habit.
-
-    Raises:
-        DataError: If there is nothing to choose from.
-    """
-    right: dict[str, set[str]] = {}
-    own: dict[FactKey, set[str]] = {}
-    for p in asked:
-        answers = {a.casefold() for a in (p.answer, *p.also)}
-        right.setdefault(p.relation, set()).update(answers)
-        own.setdefault(fact_of(p), set()).update(answers)
-    given: dict[FactKey, str] = {}
-    for p in asked:
-        if fact_of(p) in given:
-            continue
-        others = {o for q in asked if q.relation == p.relation for o in (*q.options, q.answer)}
-        known = (*task.retain_train.prompts, *task.neighbours.prompts)
-        others |= {q.answer for q in known if q.relation == p.relation}
-        pool = sorted(o for o in others if o.casefold() not in right[p.relation])
-        if len(pool) < min(len(right[p.relation]), sum(fact[1] == p.relation for fact in own)):
-            pool = sorted(o for o in others if o.casefold() not in own[fact_of(p)])
-        if not pool:
-            raise DataError(
-                f"no answer can be assigned to a never-known entity for relation {p.relation!r}: the task has no other "
-                "answers of this relation; add options to its prompts, or set relearn.controls to 0"
-            )
-        wanted = _n_tokens(model, p.answer)
-        nearest_length = min(abs(_n_tokens(model, o) - wanted) for o in pool)
-        alike = [o for o in pool if abs(_n_tokens(model, o) - wanted) == nearest_length]
-        taken = set(given.values())
-        fresh = [o for o in alike if o not in taken] or alike
-        rng = numpy_rng(seed, "never-known answers", draw, *fact_of(p))
-        given[fact_of(p)] = fresh[int(rng.integers(len(fresh)))]
-    return given
-
-
-def _n_tokens(model: HookedModel, answer: str) -> int:
-    if model.tokenizer is None:
-        raise DataError("relearning needs a tokenizer; pass one to open_model(…, tokenizer=…)")
-    return len(model.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"])

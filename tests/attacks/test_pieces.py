@@ -26,7 +26,7 @@ from interp_unlearn.attacks._readout import fit_ranking
 from interp_unlearn.attacks._recall import by_setting, pack, recall_interval, recall_table, unpack
 from interp_unlearn.attacks._recovery import recovery_evidence
 from interp_unlearn.attacks._sampling import sampled_logprobs
-from interp_unlearn.attacks._sets import fact_of
+from interp_unlearn.worlds import fact_of
 
 
 def table(recalls, prompts, group="target", **facts):
