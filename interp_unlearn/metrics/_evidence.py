@@ -11,6 +11,7 @@ import numpy as np
 from interp_unlearn._core import Evidence
 from interp_unlearn.metrics._resample import bootstrap, cluster_unit, percentile_interval
 from interp_unlearn.probes._catalogue import Kind
+from interp_unlearn.probes._catalogue import evidence as catalogued
 from interp_unlearn.worlds import Prompt
 
 NEIGHBOURS = "neighbours in the edited model"
@@ -98,23 +99,13 @@ KINDS: Mapping[str, Kind] = {
 
 def evidence(kind: str, where: str, value: float, *, n: int, reason: str = "", **fields: Any) -> Evidence:
     """An `Evidence` named ``"<kind>/<where>"`` with its entry of `KINDS` filled in; a NaN always has a reason."""
-    entry = KINDS[kind]
     if math.isnan(value) and not reason:
         reason = "the edited model gives numbers that are not finite"
-    filled = {"control_name": entry.control, "mask_policy": "answer tokens", **fields}
+    filled = {"mask_policy": "answer tokens", **fields}
     interval = filled.get("interval")
     if interval is not None and not np.isfinite(interval).all():
         filled["interval"] = None
-    return Evidence(
-        name=f"{kind}/{where}",
-        question=entry.question,
-        value=float(value),
-        direction=entry.direction,
-        n=n,
-        does_not_show=entry.does_not_show,
-        reason=reason,
-        **filled,
-    )
+    return catalogued(kind, where, value, n=n, reason=reason, catalogue=KINDS, **filled)
 
 
 def missing(kind: str, where: str, reason: str, **fields: Any) -> Evidence:

@@ -162,8 +162,9 @@ def evidence(
     catalogue: Mapping[str, Kind] = CATALOGUE,
     **fields: Any,
 ) -> Evidence:
-    """An `Evidence` named ``"<kind>/<where>"`` with its catalogue entries filled in."""
+    """An `Evidence` named ``"<kind>/<where>"`` with its catalogue entry filled in, unless a control name is given."""
     entry = catalogue[kind]
+    filled = {"control_name": entry.control, **fields}
     return Evidence(
         name=f"{kind}/{where}",
         question=entry.question,
@@ -172,8 +173,7 @@ def evidence(
         n=n,
         mask_policy=mask_policy,
         does_not_show=entry.does_not_show,
-        control_name=entry.control,
-        **fields,
+        **filled,
     )
 
 

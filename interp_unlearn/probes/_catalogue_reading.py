@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-from interp_unlearn._core import Evidence
 from interp_unlearn.probes._catalogue import Kind
+from interp_unlearn.probes._catalogue import evidence as _evidence
+from interp_unlearn.probes._catalogue import missing as _missing
 
 _MAX = "A maximum over layers: look at the curve before naming a layer."
 _UNKNOWN = "the same answers read from held-out unknown entities of the edited model"
@@ -122,22 +123,8 @@ READING: Mapping[str, Kind] = {
 }
 
 
-def evidence(kind: str, where: str, value: float, *, n: int, mask_policy: str, **fields: Any) -> Evidence:
-    """An `Evidence` named ``"<kind>/<where>"`` with its catalogue entries filled in."""
-    entry = READING[kind]
-    return Evidence(
-        name=f"{kind}/{where}",
-        question=entry.question,
-        value=float(value),
-        direction=entry.direction,
-        n=n,
-        mask_policy=mask_policy,
-        does_not_show=entry.does_not_show,
-        control_name=entry.control,
-        **fields,
-    )
+evidence = partial(_evidence, catalogue=READING)
+"""An `Evidence` of this catalogue, see `_catalogue.evidence`."""
 
-
-def missing(kind: str, where: str, reason: str, *, mask_policy: str, **fields: Any) -> Evidence:
-    """An `Evidence` without a value, and the reason why."""
-    return evidence(kind, where, float("nan"), n=0, mask_policy=mask_policy, reason=reason, **fields)
+missing = partial(_missing, catalogue=READING)
+"""An `Evidence` of this catalogue without a value, and the reason why."""
