@@ -162,7 +162,7 @@ def evidence(
     catalogue: Mapping[str, Kind] = CATALOGUE,
     **fields: Any,
 ) -> Evidence:
-    """An `Evidence` named ``"<kind>/<where>"`` with its catalogue entry filled in, unless a control name is given."""
+    """An `Evidence` named ``"<kind>/<where>"`` with its catalogue entry; a control name of your own replaces its."""
     entry = catalogue[kind]
     filled = {"control_name": entry.control, **fields}
     return Evidence(
