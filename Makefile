@@ -49,7 +49,7 @@ $(BIN)/python:
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt "$(TORCH)"
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[dev,app]"
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[dev]"
 	@touch $@
 
 $(FETCHED): | $(INSTALLED)
