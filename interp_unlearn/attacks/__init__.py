@@ -46,6 +46,8 @@ from interp_unlearn.attacks._readout import readout_attack as readout_attack
 from interp_unlearn.attacks._recovery import recovery_evidence as recovery_evidence
 from interp_unlearn.attacks._relearn import RelearnAttack as RelearnAttack
 from interp_unlearn.attacks._relearn import relearn as relearn
+from interp_unlearn.attacks._relearn_items import ItemRelearnConfig as ItemRelearnConfig
+from interp_unlearn.attacks._relearn_items import relearn_items as relearn_items
 from interp_unlearn.attacks._relearn_parts import RelearnVariant as RelearnVariant
 from interp_unlearn.attacks._sampling import SamplingConfig as SamplingConfig
 from interp_unlearn.attacks._sampling import answer_chances as answer_chances

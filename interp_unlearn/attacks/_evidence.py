@@ -20,7 +20,7 @@ DOES_NOT_SHOW = (
 
 def relearn_evidence(
     unlearned: Labelled,
-    control: Labelled,
+    control: Labelled | None,
     original: Labelled | None = None,
     gold: Labelled | None = None,
     *,
@@ -38,7 +38,7 @@ def relearn_evidence(
 
     Args:
         unlearned: `RelearnCurve.target` of the unlearned model.
-        control: `RelearnCurve.control` of the same model.
+        control: `RelearnCurve.control` of the same model; None where nothing was never known (then gold is needed).
         original: `RelearnCurve.target` of the original model; its first point says what full recovery is.
         gold: `RelearnCurve.target` of the gold model.
         metric: "probability" or "exact".
@@ -47,10 +47,12 @@ def relearn_evidence(
         seed: Of the bootstrap.
 
     Raises:
-        DataError: If the curves have different steps, settings or test sets.
+        DataError: If the curves have different steps, settings or test sets, or there is neither control nor gold.
     """
-    curves = {"target": unlearned, "never known": control}
-    curves |= {name: curve for name, curve in (("original", original), ("gold", gold)) if curve is not None}
+    if control is None and gold is None:
+        raise DataError("a relearning curve alone shows nothing; give the never-known control, or the curve of gold")
+    others = (("never known", control), ("original", original), ("gold", gold))
+    curves = {"target": unlearned, **{name: curve for name, curve in others if curve is not None}}
     _check_alike(curves)
     areas = {name: curve_area(curve, metric) for name, curve in curves.items()}
     resampled = {name: _resampled_areas(curves[name], metric, draws, seed) for name in curves}
@@ -58,13 +60,14 @@ def relearn_evidence(
     means = {name: prompt_scores(curve, metric).mean(1) for name, curve in curves.items()}
     known = full_level if original is None else float(means["original"][0])
     full = known if known is not None else float(max(m.max() for m in means.values()))
-    between = _difference(resampled["target"], resampled["never known"])
+    lesser = "never known" if control is not None else "gold"
+    between = _difference(resampled["target"], resampled[lesser])
     start, last = float(means["target"][0]), float(means["target"][-1])
     facts: dict[str, Any] = {
         "set": unlearned.config["set"],
         "metric": metric,
         "areas": areas,
-        "area_between": areas["target"] - areas["never known"],
+        "area_between": areas["target"] - areas[lesser],
         "area_between_interval": list(between) if between else None,
         "slower_than_never_known": bool(between is not None and between[1] < 0),
         "faster_than_never_known": bool(between is not None and between[0] > 0),

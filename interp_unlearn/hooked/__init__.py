@@ -40,6 +40,7 @@ from interp_unlearn.hooked._intervention import save_intervention as save_interv
 from interp_unlearn.hooked._intervention import whole_sequences as whole_sequences
 from interp_unlearn.hooked._model import HookedModel as HookedModel
 from interp_unlearn.hooked._model import LanguageShape as LanguageShape
+from interp_unlearn.hooked._model import saved_buffers as saved_buffers
 from interp_unlearn.hooked._open import wrap as wrap
 from interp_unlearn.hooked._parity import ParityReport as ParityReport
 from interp_unlearn.hooked._parity import parity as parity

@@ -55,6 +55,12 @@ class LanguageShape:
     mlp_out: tuple[str | None, ...]
 
 
+def saved_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors of a module's state dict that are no parameters, by name."""
+    own = dict(module.named_parameters(remove_duplicate=False))
+    return {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if name not in own}
+
+
 class HookedModel:
     """A module with named sites.
 
@@ -131,6 +137,10 @@ class HookedModel:
         except AttributeError as error:
             paths = [name for name, _ in self.module.named_modules() if name]
             raise SiteError(f"{self.name} has no module {path!r}{nearest(path, paths)}") from error
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and saved buffers by real name: everything that an edit of this model can change."""
+        return dict(self.module.named_parameters()) | saved_buffers(self.module)
 
     def layer_parameters(self, layers: Sequence[int]) -> Iterator[tuple[str, nn.Parameter]]:
         """Named parameters of the given blocks, by their real names.

@@ -28,6 +28,8 @@ from interp_unlearn.metrics._fluency import repetition as repetition
 from interp_unlearn.metrics._fluency import text_classifier as text_classifier
 from interp_unlearn.metrics._fluency import text_words as text_words
 from interp_unlearn.metrics._greedy import continue_greedily as continue_greedily
+from interp_unlearn.metrics._items import behaviour_by_group as behaviour_by_group
+from interp_unlearn.metrics._items import behaviour_by_item as behaviour_by_item
 from interp_unlearn.metrics._membership import ATTACKS as ATTACKS
 from interp_unlearn.metrics._membership import auc_floor as auc_floor
 from interp_unlearn.metrics._membership import auc_interval as auc_interval

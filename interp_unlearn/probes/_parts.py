@@ -12,9 +12,11 @@ from typing import Literal
 
 from interp_unlearn._core import Evidence, Labelled, Registry
 from interp_unlearn.probes._phases import Phases
+from interp_unlearn.worlds import Modality
 
 Level = Literal["quick", "standard", "full"]
 LEVELS: tuple[Level, ...] = ("quick", "standard", "full")
+EVERY_MODALITY: tuple[Modality, ...] = ("language", "graph", "image")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are (0: not known)."""
@@ -44,6 +46,7 @@ class Part:
             that a verdict is calibrated on, and are never used to predict it.
         level: The cheapest evidence level that includes it.
         look: Does it: ``look(phases, progress)``.
+        modalities: What the models may read that it works on.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Part:
     kind: Literal["behaviour", "probe", "attack"]
     level: Level
     look: Callable[[Phases, Progress], Found]
+    modalities: tuple[Modality, ...] = ("language",)
 
 
 PARTS: Registry[Part] = Registry("part of the evidence")
@@ -61,9 +65,8 @@ def register_part(part: Part) -> Part:
     return PARTS.register(part.name)(part)
 
 
-def parts_of(level: Level) -> tuple[Part, ...]:
-    """The parts of an evidence level, those of cheaper levels included, in order of cost and name."""
+def parts_of(level: Level, modality: Modality = "language") -> tuple[Part, ...]:
+    """The parts of an evidence level for models of a modality, cheaper levels included, in order of cost and name."""
     chosen = LEVELS[: LEVELS.index(level) + 1]
-    return tuple(
-        sorted((PARTS[n] for n in PARTS if PARTS[n].level in chosen), key=lambda p: (LEVELS.index(p.level), p.name))
-    )
+    found = (part for part in (PARTS[n] for n in PARTS) if part.level in chosen and modality in part.modalities)
+    return tuple(sorted(found, key=lambda p: (LEVELS.index(p.level), p.name)))

@@ -22,7 +22,7 @@ from torch import Tensor
 from interp_unlearn._core import ConfigError, nearest
 from interp_unlearn.hooked import HookedModel, Intervention
 from interp_unlearn.latents import SAE
-from interp_unlearn.worlds import Task
+from interp_unlearn.worlds import AnyTask, Task, text_task
 
 BEFORE, AFTER, GOLD = "before", "after", "gold"
 
@@ -35,7 +35,8 @@ class Phases(Protocol):
     """The models of one run.
 
     Attributes:
-        task: The target and every question about it.
+        any_task: The data of the run, whatever its model reads.
+        task: The target and every question about it, of a language model; raises `ConfigError` for others.
         names: Phases that exist, in the order before, after, gold.
         seed: Seed of everything random.
         saes: SAEs by role, ``"main"`` (a recipe may have trained against it) and ``"second"``; may be empty.
@@ -45,6 +46,8 @@ class Phases(Protocol):
     take it to be complete; without it they compare hashes of every parameter.
     """
 
+    @property
+    def any_task(self) -> AnyTask: ...
     @property
     def task(self) -> Task: ...
     @property
@@ -76,8 +79,8 @@ class LivePhases:
 
     Attributes:
         model: The original model; it is given back unchanged after every block.
-        task: The target's data.
-        edited: Tensors of the edited model that differ from the original's, by parameter name.
+        any_task: The target's data.
+        edited: Tensors of the edited model that differ from the original's, by name of the parameter or saved buffer.
         intervention: What is done to the edited model while it runs.
         gold: The model that never saw the target.
         seed: Seed of everything random.
@@ -85,13 +88,22 @@ class LivePhases:
     """
 
     model: HookedModel
-    task: Task
+    any_task: AnyTask
     edited: Mapping[str, Tensor] = field(default_factory=dict)
     intervention: Intervention | None = None
     gold: HookedModel | None = None
     seed: int = 0
     saes: Mapping[str, SAE] = field(default_factory=dict)
     _kept: dict[tuple[str, str], Measured] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def task(self) -> Task:
+        """The target's data, of a language model.
+
+        Raises:
+            ConfigError: If the model reads no text.
+        """
+        return text_task(self.any_task, "this part of the evidence")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -138,16 +150,16 @@ def check_phase(phase: str, names: tuple[str, ...]) -> None:
 @contextmanager
 def swapped(model: HookedModel, tensors: Mapping[str, Tensor]) -> Iterator[HookedModel]:
     """``tensors`` in place of the model's own inside the block; afterwards the model is bit for bit as before."""
-    parameters = dict(model.module.named_parameters())
-    kept = {name: parameters[name].detach().clone() for name in tensors}
+    own = model.tensors()
+    kept = {name: own[name].detach().clone() for name in tensors}
     try:
-        _fill(parameters, tensors)
+        _fill(own, tensors)
         yield model
     finally:
-        _fill(parameters, kept)
+        _fill(own, kept)
 
 
 @torch.no_grad()
-def _fill(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+def _fill(own: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     for name, value in values.items():
-        parameters[name].copy_(value)
+        own[name].copy_(value)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from interp_unlearn._core import DataError
 from interp_unlearn.hooked import Activations
+from interp_unlearn.worlds import ROW_GROUPS
 
-GROUPS = ("target", "known_ref", "known_eval", "unknown_ref", "unknown_eval")
+GROUPS = ROW_GROUPS
 CHUNK = 4096  # rows encoded at once
 
 

@@ -19,7 +19,14 @@ from interp_unlearn.runs._evidence import add_evidence as add_evidence
 from interp_unlearn.runs._evidence import add_evidence_many as add_evidence_many
 from interp_unlearn.runs._evidence import chosen_parts as chosen_parts
 from interp_unlearn.runs._evidence import saved_config as saved_config
+from interp_unlearn.runs._flow import FLOWS as FLOWS
+from interp_unlearn.runs._flow import Flow as Flow
+from interp_unlearn.runs._flow import flow_of as flow_of
+from interp_unlearn.runs._flow import open_workbench as open_workbench
+from interp_unlearn.runs._flow import register_flow as register_flow
 from interp_unlearn.runs._folder import RunFolder as RunFolder
+from interp_unlearn.runs._labelled import LabelledFlow as LabelledFlow
+from interp_unlearn.runs._language import LanguageFlow as LanguageFlow
 from interp_unlearn.runs._phases import RunPhases as RunPhases
 from interp_unlearn.runs._run import resume as resume
 from interp_unlearn.runs._run import run as run
@@ -34,4 +41,3 @@ from interp_unlearn.runs._sweep_config import load_sweep as load_sweep
 from interp_unlearn.runs._sweep_config import sweep_from_dict as sweep_from_dict
 from interp_unlearn.runs._workbench import Progress as Progress
 from interp_unlearn.runs._workbench import Workbench as Workbench
-from interp_unlearn.runs._workbench import open_workbench as open_workbench

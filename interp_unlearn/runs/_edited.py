@@ -17,19 +17,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from interp_unlearn._core import ModelError, nearest, write_json, write_tensors
-from interp_unlearn.hooked import HookedModel
+from interp_unlearn.hooked import saved_buffers
 from interp_unlearn.runs._config import ModelSpec, RunConfig
-from interp_unlearn.runs._edited_checks import (
-    check_alike,
-    check_gold,
-    check_not_collapsed,
-    check_tokenizers,
-    check_unknown,
-)
+from interp_unlearn.runs._flow import flow_of
 from interp_unlearn.runs._folder import RunFolder
-from interp_unlearn.runs._gold import has_gold, open_gold
-from interp_unlearn.runs._workbench import Progress, Workbench, open_original
-from interp_unlearn.zoo import open_model
+from interp_unlearn.runs._workbench import Progress, Workbench
 from interp_unlearn.zoo._load import check_safetensors
 
 
@@ -68,8 +60,9 @@ def stage_edited(config: RunConfig, out: RunFolder, progress: Progress) -> Stage
     if (named / "delta.safetensors").is_file():
         raise ModelError(f"{named} is a run folder; give its {named / 'delta.safetensors'}, or read its own report")
     progress("opening the edited model", 0, 0)
-    model = open_edited(config, named, progress)
-    tensors = dict(model.module.named_parameters()) | _buffers(model.module)
+    flow = flow_of(config)
+    model = flow.open_named(config, str(config.model.edited), None, progress)
+    tensors = model.tensors()
     names = {id(tensor): name for name, tensor in tensors.items()}
     shared = {
         name: names[id(tensor)]
@@ -78,36 +71,8 @@ def stage_edited(config: RunConfig, out: RunFolder, progress: Progress) -> Stage
     }
     file = out.path / "checkpoint" / "edited.safetensors"
     write_tensors(file, tensors)
-    facts = {"name": model.name, "source": model.source, "sizes": sizes_of(model)}
+    facts = {"name": model.name, "source": model.source, "sizes": flow.sizes(model)}
     return Staged(file, True, shared, facts, model.tokenizer)
-
-
-def open_edited(config: RunConfig, named: Path, progress: Progress) -> HookedModel:
-    """The edited model, without named sites: an adapter laid over the original, or a model of its own."""
-    if (named / "adapter_config.json").is_file() and not (named / "config.json").is_file():
-        original = open_original(config, progress)
-        return open_model(original.module, tokenizer=original.tokenizer, adapter=named, language=False)
-    return open_model(str(config.model.edited), language=False)
-
-
-def sizes_of(model: HookedModel) -> dict[str, Any]:
-    """What two checkpoints of one architecture have in common; None for what the model does not say."""
-    config: Any = getattr(model.module, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    find: Any = getattr(model.module, "get_output_embeddings", lambda: None)
-    head = find()
-    return {
-        "kind": getattr(config, "model_type", type(model.module).__name__),
-        "layers": getattr(text, "num_hidden_layers", None),
-        "width": getattr(text, "hidden_size", None),
-        "vocabulary": None if head is None else int(head.weight.shape[0]),
-    }
-
-
-def _buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Saved tensors that are no parameters."""
-    own = dict(module.named_parameters(remove_duplicate=False))
-    return {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if name not in own}
 
 
 def take_edited(staged: Staged, config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress) -> None:
@@ -118,23 +83,22 @@ def take_edited(staged: Staged, config: RunConfig, out: RunFolder, bench: Workbe
             gold model knows the target.
         DataError: If there are too few unknown entities to compare the target with.
     """
-    check_unknown(bench.task)
+    flow = flow_of(config)
+    flow.check_data(bench)
     if staged.model is not None:
-        check_alike(sizes_of(bench.model), staged.model["sizes"], "the unlearned model")
-        check_tokenizers(bench.model.tokenizer, staged.tokenizer, "the unlearned model")
+        flow.check_fits(bench, staged.model["sizes"], staged.tokenizer, "the unlearned model")
     progress("comparing the edited model with the original, tensor by tensor", 0, 0)
     changed = changed_tensors(bench.model.module, staged)
     try:
         bench.load(changed)
-        check_not_collapsed(bench.model, bench.task)
+        flow.check_answers(bench)
     finally:
         bench.restore()
-    if config.evidence.gold and has_gold(config, bench) and config.model.gold is not None:
+    if config.evidence.gold and config.model.gold is not None:
         progress("asking gold what it knows", 0, 0)
-        gold = open_gold(config, bench, progress)
-        check_alike(sizes_of(bench.model), sizes_of(gold), "the gold model")
-        check_tokenizers(bench.model.tokenizer, gold.tokenizer, "the gold model")
-        check_gold(bench.model, gold, bench.task)
+        gold = flow.open_gold(config, bench, progress)
+        flow.check_fits(bench, flow.sizes(gold), gold.tokenizer, "the gold model")
+        flow.check_gold(bench, gold)
     out.save_delta(changed, bench.model.source)
     total = sum(1 for _ in bench.model.module.parameters())
     facts = {"edited": config.model.edited, "tensors": total, "changed": len(changed), "model": staged.model}
@@ -154,7 +118,7 @@ def changed_tensors(module: nn.Module, staged: Staged) -> dict[str, Tensor]:
     ties: dict[str, list[str]] = {}
     for name, p in module.named_parameters(remove_duplicate=False):
         ties.setdefault(own[id(p)], []).append(name)
-    buffers = _buffers(module)
+    buffers = saved_buffers(module)
     changed: dict[str, Tensor] = {}
     rounded = {torch.bfloat16: True, torch.float16: True}
     with safe_open(staged.file, framework="pt", device="cpu") as file:
@@ -185,8 +149,15 @@ def changed_tensors(module: nn.Module, staged: Staged) -> dict[str, Tensor]:
                 for dtype in rounded:
                     rounded[dtype] = rounded[dtype] and torch.equal(new, old.to(dtype).to(old.dtype))
         for name, value in buffers.items():
-            if name in held and not torch.equal(file.get_tensor(name), value.cpu()):
-                raise ModelError(f"the unlearned model changes the buffer {name}, which a delta of weights cannot hold")
+            new = file.get_tensor(name) if name in held else value
+            if new.shape != value.shape or new.dtype != value.dtype:
+                raise ModelError(
+                    f"the unlearned model has {name} with shape {tuple(new.shape)} ({new.dtype}), the original "
+                    f"{tuple(value.shape)} ({value.dtype}): it is not an edit of this original"
+                )
+            if not torch.equal(new, value.cpu()):
+                changed[name] = new
+                rounded = dict.fromkeys(rounded, False)
     if not changed:
         raise ModelError("nothing changed: the unlearned model holds the weights of the original, bit for bit")
     for dtype, only in rounded.items():

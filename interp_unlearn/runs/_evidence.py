@@ -23,11 +23,12 @@ from interp_unlearn._core import (
 from interp_unlearn.probes import LEVELS, PARTS, Found, Part, parts_of
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._cost import measured
+from interp_unlearn.runs._flow import flow_of, open_workbench
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._phases import RunPhases
-from interp_unlearn.runs._workbench import Progress, Workbench, open_workbench, silent
+from interp_unlearn.runs._workbench import Progress, Workbench, silent
 from interp_unlearn.verdict import has_calibration, verdict
-from interp_unlearn.worlds import task_from_json
+from interp_unlearn.worlds import Modality, Task, task_from_json
 
 
 def look(part: Part, phases: RunPhases, progress: Progress = silent) -> Found:
@@ -58,9 +59,10 @@ def run_parts(
 
     A part of which nothing could be measured is tried again.
     """
-    chosen = chosen_parts(config.evidence.level, ()) if chosen is None else chosen
+    chosen = chosen_parts(config.evidence.level, (), flow_of(config).modality) if chosen is None else chosen
     pending = [part for part in chosen if not _is_done(out, part)]
-    note_parts(out)
+    modality = flow_of(config).modality
+    note_parts(out, modality)
     if not pending:
         return
     with RunPhases(config, out, bench, progress) as phases:
@@ -72,7 +74,7 @@ def run_parts(
             out.drop_evidence(part.name)
             out.save_tables(replace(table, name=name) for name, table in found.tables.items())
             out.save_evidence(found.evidence)
-            note_parts(out, part, found, cost.seconds)
+            note_parts(out, modality, part, found, cost.seconds)
             if not out.finished(_name(part)):
                 out.finish_part(_name(part), cost)
 
@@ -85,10 +87,14 @@ def _is_done(out: RunFolder, part: Part) -> bool:
     return out.finished(_name(part)) and not out.parts().get(part.name, {}).get("again", False)
 
 
-def note_parts(out: RunFolder, part: Part | None = None, found: Found | None = None, seconds: float = 0.0) -> None:
-    """Write what is known of every registered part, and of one that was just run."""
+def note_parts(
+    out: RunFolder, modality: Modality, part: Part | None = None, found: Found | None = None, seconds: float = 0.0
+) -> None:
+    """Write what is known of every registered part for a modality, and of one that was just run."""
     known = out.parts()
     for name in PARTS:
+        if modality not in PARTS[name].modalities:
+            continue
         facts = {"what": PARTS[name].what, "kind": PARTS[name].kind, "level": PARTS[name].level}
         known[name] = {**known.get(name, {}), **facts}
     if part is not None and found is not None:
@@ -111,7 +117,7 @@ OWN = frozenset({"alignment", "lens"})
 """Parts that every run measures itself, at more layers, for its diff tables and pictures; see `measure_evidence`."""
 
 
-def chosen_parts(level: str | None, only: Sequence[str]) -> tuple[Part, ...]:
+def chosen_parts(level: str | None, only: Sequence[str], modality: Modality = "language") -> tuple[Part, ...]:
     """The parts of a level (default ``"standard"``) but `OWN`, or those of these names whatever their level.
 
     Raises:
@@ -121,7 +127,7 @@ def chosen_parts(level: str | None, only: Sequence[str]) -> tuple[Part, ...]:
         raise ConfigError(f"evidence level {level!r} is not one of {', '.join(LEVELS)}")
     if only:
         return tuple(PARTS[name] for name in dict.fromkeys(only))
-    parts = parts_of(next(known for known in LEVELS if known == (level or "standard")))
+    parts = parts_of(next(known for known in LEVELS if known == (level or "standard")), modality)
     return tuple(part for part in parts if part.name not in OWN)
 
 
@@ -150,14 +156,15 @@ def add_evidence(
         ConfigError: If a level or part is unknown.
     """
     out = RunFolder.open(folder)
-    parts = chosen_parts(level, only)
+    config = saved_config(out)
+    parts = chosen_parts(level, only, flow_of(config).modality)
     with locked(out.path, wait=False):
         if out.status()["state"] != "done":
             raise FileFormatError(f"{out.path} is not finished; first: interp-unlearn resume {out.path}")
-        config = saved_config(out)
         if any(not _is_done(out, part) for part in parts):
             bench = bench or open_workbench(config, progress)
-            bench = replace(bench, task=task_from_json(read_json(out.path / "task.json")))
+            if isinstance(bench.any_task, Task):
+                bench = replace(bench, any_task=task_from_json(read_json(out.path / "task.json")))
             run_parts(config, out, bench, progress, parts)
         save_verdict(out)
         out.write_status("done", message="")
@@ -181,7 +188,9 @@ def add_evidence_many(
             progress(f"{name}: {what}", step, total)
 
         config = saved_config(out)
-        needed = out.status()["state"] == "done" and any(not _is_done(out, p) for p in chosen_parts(level, only))
+        needed = out.status()["state"] == "done" and any(
+            not _is_done(out, p) for p in chosen_parts(level, only, flow_of(config).modality)
+        )
         if needed and (opened is None or opened[0] != config.shared_key):
             opened = None  # lets go of the old model before the new one is opened
             opened = (config.shared_key, open_workbench(config, tell))

@@ -29,10 +29,11 @@ from interp_unlearn.latents import SAE
 from interp_unlearn.probes import Measured
 from interp_unlearn.probes._phases import check_phase
 from interp_unlearn.runs._config import RunConfig
+from interp_unlearn.runs._flow import flow_of
 from interp_unlearn.runs._folder import RunFolder
-from interp_unlearn.runs._gold import gold_folder, has_gold, open_gold
+from interp_unlearn.runs._gold import gold_folder
 from interp_unlearn.runs._workbench import Progress, Workbench, silent
-from interp_unlearn.worlds import Task
+from interp_unlearn.worlds import AnyTask, Task
 
 BEFORE, AFTER, GOLD = "before", "after", "gold"
 
@@ -61,7 +62,11 @@ class RunPhases:
         self._gold: HookedModel | None = None
         self._active: tuple[str, HookedModel] | None = None
         self._loaded = False
-        self._names = (BEFORE, AFTER, GOLD) if config.evidence.gold and has_gold(config, bench) else (BEFORE, AFTER)
+        self._names = (
+            (BEFORE, AFTER, GOLD)
+            if config.evidence.gold and flow_of(config).has_gold(config, bench)
+            else (BEFORE, AFTER)
+        )
 
     def __enter__(self) -> RunPhases:
         return self
@@ -78,8 +83,17 @@ class RunPhases:
         self._loaded = False
 
     @property
-    def task(self) -> Task:
+    def any_task(self) -> AnyTask:
         """The target's data."""
+        return self._bench.any_task
+
+    @property
+    def task(self) -> Task:
+        """The target's data, of a language model.
+
+        Raises:
+            ConfigError: If the model reads no text.
+        """
         return self._bench.task
 
     @property
@@ -149,7 +163,7 @@ class RunPhases:
     def _model(self, phase: str) -> HookedModel:
         if phase == GOLD:
             if self._gold is None:
-                self._gold = open_gold(self._config, self._bench, self._progress)
+                self._gold = flow_of(self._config).open_gold(self._config, self._bench, self._progress)
             return self._gold
         self._gold = None
         if phase == AFTER and not self._loaded:

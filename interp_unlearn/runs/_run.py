@@ -9,39 +9,35 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from torch import Tensor
+
 from interp_unlearn._core import (
     ConfigError,
     FileFormatError,
     InterpUnlearnError,
+    Labelled,
     locked,
     read_json,
     seed_everything,
     write_json,
 )
+from interp_unlearn.diff import compare_weights
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._cost import measured
 from interp_unlearn.runs._edited import Staged, stage_edited, take_edited
 from interp_unlearn.runs._evidence import run_parts, save_verdict, saved_config
+from interp_unlearn.runs._flow import flow_of, open_workbench
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._gold import measure_gold
-from interp_unlearn.runs._measure import (
-    can_relearn,
-    change_tables,
-    measure_evidence,
-    measure_phase,
-    measure_relearning,
-    parity_evidence,
-    weight_tables,
-)
 from interp_unlearn.runs._phases import baseline_folder
-from interp_unlearn.runs._workbench import Progress, Workbench, open_workbench, silent
-from interp_unlearn.unlearn import Recipe, Unlearner, default_recipe
+from interp_unlearn.runs._workbench import Progress, Workbench, silent
+from interp_unlearn.unlearn import Recipe, Unlearner
 from interp_unlearn.worlds import task_to_json
 
 CHECKPOINT_SECONDS = 60.0
@@ -187,6 +183,8 @@ def _parts(
     checkpoint_seconds: float,
     staged: Staged | None,
 ) -> None:
+    flow = flow_of(config)
+
     def part(name: str, work: Callable[[], None]) -> None:
         if out.finished(name):
             return
@@ -195,17 +193,17 @@ def _parts(
         out.finish_part(name, cost)
 
     def before() -> None:
-        write_json(out.path / "task.json", task_to_json(bench.task))
-        out.save_evidence([parity_evidence(bench)])
+        write_json(out.path / "task.json", task_to_json(bench.any_task))
+        out.save_evidence([flow.parity(bench)])
         out.link_phase_from(_baseline(config, out, bench, progress), "before")
 
     def train() -> None:
-        unlearner = Unlearner(bench.model, bench.task, _recipe(config, out, bench), bench.saes.get("main"))
+        unlearner = Unlearner(bench.model, bench.any_task, _recipe(config, out, bench), bench.saes.get("main"))
         _train(out, unlearner, bench, progress, checkpoint_seconds)
 
     def after() -> None:
-        measure_phase(config, out, bench, "after", progress)
-        out.save_tables(change_tables(config, out))
+        flow.measure(config, out, bench, "after", progress)
+        out.save_tables(flow.changes(config, out))
         if bench.originals:
             out.save_tables(weight_tables(bench.originals, out.delta()))
 
@@ -219,16 +217,22 @@ def _parts(
         intervention = out.intervention()
         with nullcontext() if intervention is None else intervention.applied(bench.model):
             part("after", after)
-            if can_relearn(config, bench):
-                part("relearn", lambda: out.save_tables(measure_relearning(config, bench, "after", progress)))
+            if config.evidence.relearn:
+                part("relearn", lambda: out.save_tables(flow.relearn(config, bench, "after", progress)))
     finally:
         bench.restore()
     if config.evidence.gold:
         part("gold", lambda: measure_gold(config, out, bench, progress))
-    part("evidence", lambda: out.save_evidence(measure_evidence(config, out, bench, progress)))
+    part("evidence", lambda: out.save_evidence(flow.evidence(config, out, bench, progress)))
     run_parts(config, out, bench, progress)
     save_verdict(out)
     out.drop_checkpoint()
+
+
+def weight_tables(originals: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> list[Labelled]:
+    """How far each changed parameter moved, relative to its original size; buffers that are no numbers are left out."""
+    moved = {name: tensor for name, tensor in changed.items() if tensor.is_floating_point()}
+    return [replace(t, name=f"weights.{t.name}") for t in compare_weights(originals, moved)] if moved else []
 
 
 def _recipe(config: RunConfig, out: RunFolder, bench: Workbench) -> Recipe:
@@ -237,8 +241,7 @@ def _recipe(config: RunConfig, out: RunFolder, bench: Workbench) -> Recipe:
     if file.exists():
         return Recipe.from_dict(read_json(file))
     given = {"seed": config.seed, **config.recipe}
-    layer = int(bench.site.split(".")[1])
-    recipe = default_recipe(str(given.pop("objective")), bench.model, layer=layer, overrides=given)
+    recipe = flow_of(config).recipe(config, bench, given)
     write_json(file, recipe.to_dict())
     return recipe
 
@@ -277,8 +280,9 @@ def _baseline(config: RunConfig, out: RunFolder, bench: Workbench, progress: Pro
     with locked(shared.path):
         if not shared.finished("before"):
             with measured() as cost:
-                measure_phase(config, shared, bench, "before", progress)
-                if can_relearn(config, bench):
-                    shared.save_tables(measure_relearning(config, bench, "before", progress))
+                flow = flow_of(config)
+                flow.measure(config, shared, bench, "before", progress)
+                if config.evidence.relearn:
+                    shared.save_tables(flow.relearn(config, bench, "before", progress))
             shared.finish_part("before", cost)
     return shared

@@ -11,9 +11,10 @@ from threadpoolctl import threadpool_limits
 
 from interp_unlearn._core import InterpUnlearnError
 from interp_unlearn.runs._config import RunConfig
+from interp_unlearn.runs._flow import open_workbench
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._run import run
-from interp_unlearn.runs._workbench import Workbench, open_workbench
+from interp_unlearn.runs._workbench import Workbench
 
 Result = dict[str, str]
 """``{"state": "done" | "failed" | "stopped", "message": …}``."""

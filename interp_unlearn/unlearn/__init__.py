@@ -13,6 +13,7 @@ from interp_unlearn.unlearn import samplers as samplers
 from interp_unlearn.unlearn import transforms as transforms
 from interp_unlearn.unlearn._defaults import UNTUNED as UNTUNED
 from interp_unlearn.unlearn._defaults import default_recipe as default_recipe
+from interp_unlearn.unlearn._defaults import merge_recipes as merge_recipes
 from interp_unlearn.unlearn._protocols import OBJECTIVES as OBJECTIVES
 from interp_unlearn.unlearn._protocols import SAMPLERS as SAMPLERS
 from interp_unlearn.unlearn._protocols import TRANSFORMS as TRANSFORMS

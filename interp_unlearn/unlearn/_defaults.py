@@ -170,13 +170,13 @@ def default_recipe(
         raise ConfigError(f"layer is {layer}, but the model has blocks 0…{shape.n_layers - 1}")
     make = (_SEARCHED | _SEARCHED_SMALL).get(objective)
     table = make(shape, layer) if make else {}
-    return Recipe.from_dict({"objective": objective, **merge(table, overrides or {})})
+    return Recipe.from_dict({"objective": objective, **merge_recipes(table, overrides or {})})
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge_recipes(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with the fields of ``over``; tables are merged, everything else is replaced."""
     out = dict(base)
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = merge(out[key], value) if both else value
+        out[key] = merge_recipes(out[key], value) if both else value
     return out

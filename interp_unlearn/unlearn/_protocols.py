@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from interp_unlearn._core import Registry
+from interp_unlearn._core import ConfigError, Registry
 from interp_unlearn.hooked import HookedModel, Intervention
-from interp_unlearn.worlds._types import Prompt, Task
+from interp_unlearn.worlds import AnyTask, LabelledTask, Task, text_task
+from interp_unlearn.worlds._types import Prompt
 
 Side = Literal["forget", "retain"]
 
@@ -87,7 +88,7 @@ class Context:
 
     Attributes:
         model: The opened model, with its original weights.
-        task: Target, references, questions and text.
+        any_task: What to forget and what to keep, whatever the model reads.
         recipe: The recipe (a `Recipe`).
         saes: The SAEs given by the user, by site; empty when none.
         trained: Parameters that the optimiser moves, by name.
@@ -96,12 +97,39 @@ class Context:
     """
 
     model: HookedModel
-    task: Task
+    any_task: AnyTask
     recipe: Any
     saes: Mapping[str, Any]
     trained: Mapping[str, nn.Parameter]
     pools: Pools
     seed: int
+
+    @property
+    def task(self) -> Task:
+        """The task of a language model, for methods that need text.
+
+        Raises:
+            ConfigError: If the task is about a graph or images.
+        """
+        return text_task(self.any_task, f"objective {self.recipe.objective!r}, its transforms or its sampler")
+
+    def labelled(self, *modalities: str) -> LabelledTask:
+        """The task of a model that sorts nodes, edges or images into classes.
+
+        Args:
+            modalities: Those that the method works on; none means any.
+
+        Raises:
+            ConfigError: If the task is another.
+        """
+        found = self.any_task
+        if isinstance(found, LabelledTask) and (not modalities or found.modality in modalities):
+            return found
+        raise ConfigError(
+            f"objective {self.recipe.objective!r}, or one of its transforms or its sampler, works on "
+            f"{' or '.join(modalities) or 'graph or image'} tasks, but the task is about {found.world} "
+            f"({found.modality}); choose another method"
+        )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from interp_unlearn.unlearn._pools import check_apart, label_pools
 from interp_unlearn.unlearn._protocols import OBJECTIVES, SAMPLERS, TRANSFORMS, Context, Pools, Side, StepContext
 from interp_unlearn.unlearn._recipe import Recipe
 from interp_unlearn.unlearn._trained import NoWeights, only_trainable, trained_set
-from interp_unlearn.worlds._types import Task, to_json
+from interp_unlearn.worlds import AnyTask, task_to_json
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -36,7 +36,7 @@ class Unlearner:
     make the `Unlearner` with the same task and recipe, and `load_state`.
 
     Args:
-        model: A language model; its weights change in place (`restore` undoes that).
+        model: The opened model; its weights change in place (`restore` undoes that).
         task: What to forget and what to keep.
         recipe: How.
         sae: One SAE or several (each knows its site), for objectives that read latents.
@@ -47,7 +47,7 @@ class Unlearner:
             lacks.
     """
 
-    def __init__(self, model: HookedModel, task: Task, recipe: Recipe, sae: Any = None) -> None:
+    def __init__(self, model: HookedModel, task: AnyTask, recipe: Recipe, sae: Any = None) -> None:
         self.model = model
         self.task = task
         self.recipe = recipe
@@ -275,7 +275,7 @@ class Unlearner:
         self._set.restore()
 
     def _facts(self) -> dict[str, str]:
-        return {"recipe": config_hash(self.recipe.to_dict()), "task": config_hash(to_json(self.task))}
+        return {"recipe": config_hash(self.recipe.to_dict()), "task": config_hash(task_to_json(self.task))}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What an exact resume needs beyond the original weights: tensors for safetensors, facts for JSON."""
@@ -332,7 +332,7 @@ class Unlearner:
 
 def unlearn(
     model: HookedModel,
-    task: Task,
+    task: AnyTask,
     recipe: Recipe,
     sae: Any = None,
     on_step: Callable[[Unlearner, dict[str, float]], None] | None = None,
@@ -340,7 +340,7 @@ def unlearn(
     """Run a whole recipe.
 
     Args:
-        model: A language model, changed in place.
+        model: The opened model, changed in place.
         task: What to forget and what to keep.
         recipe: How.
         sae: SAE or SAEs for objectives that read latents.

@@ -13,6 +13,10 @@ from interp_unlearn.worlds._known import Ranked as Ranked
 from interp_unlearn.worlds._known import known as known
 from interp_unlearn.worlds._known import rank_answers as rank_answers
 from interp_unlearn.worlds._known import require_known as require_known
+from interp_unlearn.worlds._labelled import AnyTask as AnyTask
+from interp_unlearn.worlds._labelled import ItemSet as ItemSet
+from interp_unlearn.worlds._labelled import LabelledTask as LabelledTask
+from interp_unlearn.worlds._labelled import text_task as text_task
 from interp_unlearn.worlds._lines import read_lines as read_lines
 from interp_unlearn.worlds._load import list_worlds as list_worlds
 from interp_unlearn.worlds._load import load_world as load_world
@@ -40,9 +44,11 @@ from interp_unlearn.worlds._task import task_from_json as task_from_json
 from interp_unlearn.worlds._task import task_to_json as task_to_json
 from interp_unlearn.worlds._tinyworld import TinyWorldConfig as TinyWorldConfig
 from interp_unlearn.worlds._tinyworld import tinyworld as tinyworld
+from interp_unlearn.worlds._types import ROW_GROUPS as ROW_GROUPS
 from interp_unlearn.worlds._types import Entity as Entity
 from interp_unlearn.worlds._types import Fact as Fact
 from interp_unlearn.worlds._types import Mention as Mention
+from interp_unlearn.worlds._types import Modality as Modality
 from interp_unlearn.worlds._types import Neighbour as Neighbour
 from interp_unlearn.worlds._types import NeighbourKind as NeighbourKind
 from interp_unlearn.worlds._types import Prompt as Prompt

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from interp_unlearn._core import DataError, FileFormatError, NothingToForgetError, nearest, numpy_rng
+from interp_unlearn.worlds._labelled import AnyTask, LabelledTask
 from interp_unlearn.worlds._names import match_names
 from interp_unlearn.worlds._questions import Questions, direct_relations, rests_on
 from interp_unlearn.worlds._types import Entity, Fact, Neighbour, Prompt, QASet, Target, Task, Template, World, to_json
@@ -222,9 +223,9 @@ def _thin(prompts: tuple[Prompt, ...], n: int, seed: int) -> tuple[Prompt, ...]:
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
-def task_to_json(task: Task) -> dict[str, Any]:
+def task_to_json(task: AnyTask) -> dict[str, Any]:
     """A task as plain JSON values."""
-    return {"kind": "task", **to_json(task)}
+    return task.to_json() if isinstance(task, LabelledTask) else {"kind": "task", **to_json(task)}
 
 
 def task_from_json(data: Any) -> Task:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from interp_unlearn._core import DataError, nearest
 
 Split = Literal["train", "heldout"]
 NeighbourKind = Literal["direct", "indirect", "general"]
+Modality = Literal["language", "graph", "image"]
+"""What a model reads."""
+
+ROW_GROUPS = ("target", "known_ref", "known_eval", "unknown_ref", "unknown_eval")
+"""Groups of rows of activations of every task: the target, what the model knows and keeps, and what it never saw."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +287,7 @@ class Task:
     own_other: QASet = QASet("own_other", (), "no other facts were asked")
     sources: tuple[str, ...] = ()
     near: tuple[Neighbour, ...] = ()
+    modality: ClassVar[Modality] = "language"
 
     def qa_sets(self) -> tuple[QASet, ...]:
         """The question sets, in reporting order."""

@@ -1,4 +1,7 @@
-"""Question-answer items for objectives that work on output probabilities."""
+"""Items for objectives that work on output probabilities: questions with answers, or labelled nodes, edges and images.
+
+A labelled item is a question whose answer is one token of a vocabulary of classes, so that one formula serves both.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from torch import Tensor
 
 from interp_unlearn._core import ConfigError
 from interp_unlearn.hooked import AnswerBatch, HookedModel, answer_batch
-from interp_unlearn.unlearn._protocols import Item
-from interp_unlearn.worlds._types import Prompt, Task
+from interp_unlearn.unlearn._protocols import Context, Item
+from interp_unlearn.worlds import AnyTask, ItemSet, LabelledTask, Task
+from interp_unlearn.worlds._types import Prompt
 
 REFERENCE_BATCH = 16
 """Items per forward pass when references are computed."""
@@ -26,6 +30,44 @@ class QA:
     prompt: str
     answer: str
     item: Item
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A node, an edge or an image with its class.
+
+    Attributes:
+        task: The task that knows how to ask for it.
+        id: Node or image, (), or the two ends of an edge, (2,).
+        label: Its class.
+        item: Its labels for samplers.
+    """
+
+    task: LabelledTask
+    id: Tensor
+    label: int
+    item: Item
+
+
+Asked = QA | Choice
+"""What an objective can ask for."""
+
+
+def choices(task: LabelledTask, items: ItemSet) -> list[Choice]:
+    """The items of a set, in its order."""
+    kind = items.name
+    return [
+        Choice(task, items.ids[i], int(label), Item(name, task.classes[int(label)], kind))
+        for i, (label, name) in enumerate(zip(items.labels, items.names, strict=True))
+    ]
+
+
+def forget_items(ctx: Context) -> list[Asked]:
+    """What a recipe may see of the target."""
+    task = ctx.any_task
+    if isinstance(task, LabelledTask):
+        return list(choices(task, task.forget_train))
+    return list(questions(task.forget_train.prompts))
 
 
 def questions(prompts: Sequence[Prompt]) -> list[QA]:
@@ -53,8 +95,19 @@ def text_windows(model: HookedModel, texts: Sequence[str], count: int, tokens: i
     return found
 
 
-def retain_items(model: HookedModel, task: Task, windows: int, tokens: int) -> list[QA]:
-    """Retain questions of the task, then text windows."""
+def retain_items(model: HookedModel, task: AnyTask, windows: int, tokens: int) -> list[Asked]:
+    """What a recipe may see of the rest: labelled items, or retain questions, then text windows."""
+    if isinstance(task, LabelledTask):
+        if windows:
+            raise ConfigError(
+                f"options.text_windows is {windows}, but {task.world} ({task.modality}) has no text; use 0"
+            )
+        return list(choices(task, task.retain_train))
+    return list(retain_questions(model, task, windows, tokens))
+
+
+def retain_questions(model: HookedModel, task: Task, windows: int, tokens: int) -> list[QA]:
+    """Retain questions of a language task, then text windows."""
     return questions(task.retain_train.prompts) + text_windows(model, task.text_train, windows, tokens)
 
 
@@ -93,7 +146,7 @@ class AnswerTokens:
 
 
 def answer_tokens(
-    model: HookedModel, items: Sequence[QA], *, at: Literal["predicting", "answer"] = "predicting"
+    model: HookedModel, items: Sequence[Asked], *, at: Literal["predicting", "answer"] = "predicting"
 ) -> AnswerTokens:
     """One forward pass over ``items`` whose output head runs at the wanted positions only.
 
@@ -101,32 +154,45 @@ def answer_tokens(
 
     Args:
         model: The opened model.
-        items: Prompts with answers.
+        items: Prompts with answers; or labelled items, whose one token is their class.
         at: Logits that predict the answer's tokens, or logits at the answer's own tokens.
 
     Returns:
         The `AnswerTokens`.
     """
-    encoded = encode(model, items)
+    labelled = [i for i in items if isinstance(i, Choice)]
+    asked = [i for i in items if isinstance(i, QA)]
+    if labelled:
+        logits = labelled[0].task.logits(model, torch.stack([c.id for c in labelled])).float()
+        labels = torch.tensor([c.label for c in labelled], device=logits.device)
+        return AnswerTokens(logits, labels, torch.arange(len(labels), device=logits.device), len(labels))
+    encoded = encode(model, asked)
     rows, columns = encoded.answer.nonzero(as_tuple=True)
     where = encoded.answer.roll(-1, dims=1) if at == "predicting" else encoded.answer
     logits = model.forward_at(encoded.batch, where).float()
-    return AnswerTokens(logits, encoded.batch.tokens[rows, columns], rows, len(items))
+    return AnswerTokens(logits, encoded.batch.tokens[rows, columns], rows, len(asked))
 
 
-def cross_entropy(model: HookedModel, items: Sequence[QA]) -> Float[Tensor, ""]:
+def cross_entropy(model: HookedModel, items: Sequence[Asked]) -> Float[Tensor, ""]:
     """Mean negative log-likelihood over all answer tokens of the batch, in nats per token."""
     return -answer_tokens(model, items).logprobs().mean()
 
 
-def summed_logprobs(model: HookedModel, items: Sequence[QA]) -> Float[Tensor, " batch"]:
+def summed_logprobs(model: HookedModel, items: Sequence[Asked]) -> Float[Tensor, " batch"]:
     """Summed log-probability of each answer, in nats."""
     tokens = answer_tokens(model, items)
     return tokens.row_sum(tokens.logprobs())
 
 
 @torch.no_grad()
-def reference_logits(model: HookedModel, items: Sequence[QA], budget_gb: float) -> list[Float[Tensor, "n vocab"]]:
+def reference_logprobs(model: HookedModel, items: Sequence[Asked]) -> Float[Tensor, " n"]:
+    """Summed log-probability of each answer now, in nats, to be kept as a reference."""
+    chunks = (items[i : i + REFERENCE_BATCH] for i in range(0, len(items), REFERENCE_BATCH))
+    return torch.cat([summed_logprobs(model, chunk) for chunk in chunks])
+
+
+@torch.no_grad()
+def reference_logits(model: HookedModel, items: Sequence[Asked], budget_gb: float) -> list[Float[Tensor, "n vocab"]]:
     """The logits that predict each item's answer tokens now, one tensor per item, to be kept as references.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from interp_unlearn.unlearn._protocols import Context, Draw, Objective, Part, Pools
-from interp_unlearn.unlearn.objectives._answers import QA, questions
+from interp_unlearn.unlearn.objectives._answers import Asked, forget_items
 from interp_unlearn.unlearn.objectives._retain import Retain, RetainOptions
 
 
@@ -19,7 +19,7 @@ class ForgetRetain(Objective):
 
     Attributes:
         model: The opened model.
-        forget: The questions about the target.
+        forget: The questions about the target, or its labelled items.
         retain: The retain term.
     """
 
@@ -33,7 +33,7 @@ class ForgetRetain(Objective):
     def prepare(self, ctx: Context) -> Pools:
         """Collect both pools; compute references from the original weights."""
         self.model = ctx.model
-        self.forget: list[QA] = questions(ctx.task.forget_train.prompts)
+        self.forget: list[Asked] = forget_items(ctx)
         if self.forget:
             self.refer(ctx)
         self.retain = Retain(ctx, self.options)
@@ -46,7 +46,7 @@ class ForgetRetain(Objective):
         """The unweighted forget term at ``draw.forget``, with graph, and values for the log."""
         raise NotImplementedError
 
-    def asked(self, draw: Draw) -> list[QA]:
+    def asked(self, draw: Draw) -> list[Asked]:
         """The drawn questions about the target."""
         return [self.forget[i] for i in draw.forget]
 

@@ -61,7 +61,7 @@ class Retain:
         self.model = ctx.model
         self.alpha = options.alpha
         windows, tokens = options.text_windows, options.text_tokens
-        self.items = retain_items(ctx.model, ctx.task, windows, tokens) if options.alpha else []
+        self.items = retain_items(ctx.model, ctx.any_task, windows, tokens) if options.alpha else []
         self.references = None
         if options.retain_loss == "kl":
             found = reference_logits(ctx.model, self.items, options.reference_gb)

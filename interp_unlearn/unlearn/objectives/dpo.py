@@ -22,11 +22,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from interp_unlearn.hooked import score_answers
 from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw
 from interp_unlearn.unlearn.objectives._alternatives import AlternativeOptions, Alternatives
-from interp_unlearn.unlearn.objectives._answers import QA, summed_logprobs
+from interp_unlearn.unlearn.objectives._answers import QA, questions, reference_logprobs, summed_logprobs
 from interp_unlearn.unlearn.objectives._forget_retain import ForgetRetain
 from interp_unlearn.unlearn.objectives._retain import RetainOptions
 
@@ -63,13 +62,13 @@ class DPO(ForgetRetain):
 
     def refer(self, ctx: Context) -> None:
         """Cache the original log-probability of every answer that can be drawn."""
-        self.other = Alternatives(ctx, self.forget, self.options, self.options.per_question)
+        asked = questions(ctx.task.forget_train.prompts)
+        self.other = Alternatives(ctx, asked, self.options, self.options.per_question)
         pairs = [(i, k) for i, answers in enumerate(self.other.choices) for k in range(len(answers))]
-        wins = [QA(self.forget[i].prompt, self.other.choices[i][k], self.forget[i].item) for i, k in pairs]
-        prompts, answers = [q.prompt for q in (*self.forget, *wins)], [q.answer for q in (*self.forget, *wins)]
-        scores = score_answers(ctx.model, prompts, answers).logprob.to(ctx.model.device)
-        self.lose_reference = scores[: len(self.forget)]
-        self.win_reference = dict(zip(pairs, scores[len(self.forget) :], strict=True))
+        wins = [QA(asked[i].prompt, self.other.choices[i][k], asked[i].item) for i, k in pairs]
+        scores = reference_logprobs(ctx.model, [*asked, *wins])
+        self.lose_reference = scores[: len(asked)]
+        self.win_reference = dict(zip(pairs, scores[len(asked) :], strict=True))
 
     def forget_loss(self, draw: Draw) -> tuple[Tensor, Mapping[str, float]]:
         """``-(2/beta) mean log sigmoid(beta (r_win - r_lose))``."""

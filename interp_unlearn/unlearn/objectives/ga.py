@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw, Objective, Part, Pools
-from interp_unlearn.unlearn.objectives._answers import cross_entropy, questions
+from interp_unlearn.unlearn.objectives._answers import cross_entropy, forget_items
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class GradientAscent(Objective):
     Options = GAOptions
 
     def prepare(self, ctx: Context) -> Pools:
-        """Nothing to cache; the pool is the training questions about the target."""
+        """Nothing to cache; the pool is what a recipe may see of the target."""
         self.model = ctx.model
-        self.forget = questions(ctx.task.forget_train.prompts)
+        self.forget = forget_items(ctx)
         return Pools(tuple(q.item for q in self.forget))
 
     def parts(self, draw: Draw) -> Iterator[Part]:

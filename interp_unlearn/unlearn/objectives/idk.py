@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw
 from interp_unlearn.unlearn.objectives._alternatives import AlternativeOptions, Alternatives
-from interp_unlearn.unlearn.objectives._answers import cross_entropy
+from interp_unlearn.unlearn.objectives._answers import cross_entropy, questions
 from interp_unlearn.unlearn.objectives._forget_retain import ForgetRetain
 from interp_unlearn.unlearn.objectives._retain import RetainOptions
 
@@ -33,7 +33,7 @@ class IDK(ForgetRetain):
 
     def refer(self, ctx: Context) -> None:
         """Collect the other answers; nothing is computed from the original weights."""
-        self.other = Alternatives(ctx, self.forget, self.options)
+        self.other = Alternatives(ctx, questions(ctx.task.forget_train.prompts), self.options)
 
     def forget_loss(self, draw: Draw) -> tuple[Tensor, Mapping[str, float]]:
         """Cross-entropy of the other answers."""

@@ -20,10 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from interp_unlearn.hooked import score_answers
 from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw
-from interp_unlearn.unlearn.objectives._answers import summed_logprobs
+from interp_unlearn.unlearn.objectives._answers import reference_logprobs, summed_logprobs
 from interp_unlearn.unlearn.objectives._forget_retain import ForgetRetain
 from interp_unlearn.unlearn.objectives._retain import RetainOptions
 
@@ -57,8 +56,7 @@ class NPO(ForgetRetain):
 
     def refer(self, ctx: Context) -> None:
         """Cache the original model's log-probability of every forget answer."""
-        prompts, answers = [q.prompt for q in self.forget], [q.answer for q in self.forget]
-        self.reference = score_answers(ctx.model, prompts, answers).logprob.to(ctx.model.device)
+        self.reference = reference_logprobs(ctx.model, self.forget)
 
     def forget_loss(self, draw: Draw) -> tuple[Tensor, Mapping[str, float]]:
         """``-(2/beta) mean log sigmoid(-beta r)``."""

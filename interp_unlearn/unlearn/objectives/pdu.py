@@ -32,7 +32,7 @@ from interp_unlearn.unlearn.objectives._answers import (
     REFERENCE_BATCH,
     answer_tokens,
     cross_entropy,
-    questions,
+    forget_items,
     retain_items,
 )
 from interp_unlearn.unlearn.objectives._retain import PoolOptions
@@ -98,8 +98,8 @@ class PDU(Objective):
     def prepare(self, ctx: Context) -> Pools:
         """Collect both pools; measure the bound on the original weights unless it is given."""
         options, self.model = self.options, ctx.model
-        self.forget = questions(ctx.task.forget_train.prompts)
-        self.retain = retain_items(ctx.model, ctx.task, options.text_windows, options.text_tokens)
+        self.forget = forget_items(ctx)
+        self.retain = retain_items(ctx.model, ctx.any_task, options.text_windows, options.text_tokens)
         self.multiplier = options.alpha
         self._seen: list[float] = []
         if options.eps is not None:

@@ -28,7 +28,7 @@ from interp_unlearn.hooked import AnswerBatch, tap
 from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._prefix import Prefix
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw, Objective, Part, Pools
-from interp_unlearn.unlearn.objectives._answers import QA, encode, questions, retain_items
+from interp_unlearn.unlearn.objectives._answers import QA, encode, questions, retain_questions
 from interp_unlearn.unlearn.objectives._retain import PoolOptions
 
 
@@ -84,7 +84,7 @@ class RMU(Objective):
         self.model, self.site = model, f"blocks.{layer}.hook_resid_post"
         self.forget = questions(ctx.task.forget_train.prompts)
         windows, tokens = options.text_windows, options.text_tokens
-        self.retain = retain_items(model, ctx.task, windows, tokens) if options.alpha else []
+        self.retain = retain_questions(model, ctx.task, windows, tokens) if options.alpha else []
         self.prefix = Prefix(model, ctx.trained, [self.site])
         if self.forget:
             self.prefix.learn(encode(model, self.forget[:1]).batch)

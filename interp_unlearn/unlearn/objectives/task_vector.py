@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from interp_unlearn._core import ConfigError
 from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw, Objective, Part, Pools
-from interp_unlearn.unlearn.objectives._answers import cross_entropy, questions
+from interp_unlearn.unlearn.objectives._answers import cross_entropy, forget_items
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TaskVector(Objective):
     def prepare(self, ctx: Context) -> Pools:
         """Keep the starting point of everything that moves."""
         self.model = ctx.model
-        self.forget = questions(ctx.task.forget_train.prompts)
+        self.forget = forget_items(ctx)
         low_rank = ctx.recipe.trainable.lora_rank > 0
         self.start = {
             name: torch.zeros_like(p) if low_rank else p.detach().clone()

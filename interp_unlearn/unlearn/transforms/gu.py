@@ -32,7 +32,7 @@ from interp_unlearn._core import ConfigError, DataError
 from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._pools import check_apart
 from interp_unlearn.unlearn._protocols import TRANSFORMS, Context, StepContext, Transform
-from interp_unlearn.unlearn.objectives._answers import QA, cross_entropy, retain_items
+from interp_unlearn.unlearn.objectives._answers import Asked, cross_entropy, retain_items
 from interp_unlearn.unlearn.samplers.paired import shuffled
 from interp_unlearn.unlearn.transforms._cone import independent, multipliers
 from interp_unlearn.unlearn.transforms._covectors import Covectors, products
@@ -133,9 +133,9 @@ class GU(Transform):
         self.own = options.source == "nll" or (options.source == "auto" and not has_part)
         self.model, self.seed = ctx.model, ctx.seed
         self.batch_size = ctx.recipe.retain_batch_size
-        self.items: list[QA] = []
+        self.items: list[Asked] = []
         if self.own or options.budget is not None:
-            self.items = retain_items(ctx.model, ctx.task, options.text_windows, options.text_tokens)
+            self.items = retain_items(ctx.model, ctx.any_task, options.text_windows, options.text_tokens)
         if not self.items and (self.own or options.budget is not None):
             raise DataError(
                 f"transform 'gu' keeps a forget step away from retain gradients, but the task has no retain question "
@@ -143,14 +143,14 @@ class GU(Transform):
                 f"(objective {name!r} brings no retain data of its own)"
             )
         if self.own:
-            check_apart(ctx.task)
+            check_apart(ctx.any_task)
         self.covectors = Covectors(ctx.trained, options.rank)
         self.last: dict[str, float] = {}
         self._warned = False
 
     # -- covectors ---------------------------------------------------------------------------------------------------
 
-    def _drawn(self, step: int) -> list[QA]:
+    def _drawn(self, step: int) -> list[Asked]:
         size = min(self.batch_size, len(self.items))
         start = step // self.options.refresh_every * size
         return [self.items[i] for i in shuffled(self.seed, "gu", start, size, len(self.items))]

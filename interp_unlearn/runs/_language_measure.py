@@ -1,15 +1,12 @@
-"""What a run measures, phase by phase; each function returns or saves labelled results."""
+"""What a run on a language model measures, phase by phase; each function returns or saves labelled results."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-
-from torch import Tensor
 
 from interp_unlearn._core import Evidence, Labelled
 from interp_unlearn.attacks import RelearnConfig, relearn, relearn_evidence
-from interp_unlearn.diff import compare_activations, compare_latents, compare_weights
+from interp_unlearn.diff import compare_activations, compare_latents
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.metrics import (
     PromptScores,
@@ -95,11 +92,6 @@ def change_tables(config: RunConfig, out: RunFolder) -> list[Labelled]:
     if loss["before"] is not None and loss["after"] is not None:
         tables.append(_named(text_loss_change(loss["before"], loss["after"], seed=config.seed), "text_loss_change"))
     return tables
-
-
-def weight_tables(originals: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> list[Labelled]:
-    """How far each changed parameter moved, relative to its original size."""
-    return [_named(table, f"weights.{table.name}") for table in compare_weights(originals, changed)]
 
 
 def can_relearn(config: RunConfig, bench: Workbench) -> bool:
