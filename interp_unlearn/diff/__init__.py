@@ -20,6 +20,7 @@ from interp_unlearn.diff._neuron_overlap import moved_weights as moved_weights
 from interp_unlearn.diff._neuron_overlap import neuron_overlap as neuron_overlap
 from interp_unlearn.diff._neuron_overlap import overlap_evidence as overlap_evidence
 from interp_unlearn.diff._neurons import compare_neurons as compare_neurons
+from interp_unlearn.diff._site_map import site_map as site_map
 from interp_unlearn.diff._weights import compare_weights as compare_weights
 from interp_unlearn.diff._weights_evidence import WEIGHTS as WEIGHTS
 from interp_unlearn.diff._weights_evidence import block_changes as block_changes
