@@ -22,7 +22,9 @@ from interp_unlearn.worlds import Prompt
 GRID, TUNED_GRID, NEXT = "view.lens_grid", "view.tuned_lens_grid", "view.next_tokens"
 MEASURES = ("top", "answer", "answer_rank")
 NEXT_TOKENS = 8
-NOTE = "top: probability of the likeliest token; answer: of the answer's first token; answer_rank 1: it is the likeliest"
+NOTE = (
+    "top: probability of the likeliest token; answer: of the answer's first token; answer_rank 1: it is the likeliest"
+)
 Chosen = Sequence[tuple[str, Prompt]]
 
 
