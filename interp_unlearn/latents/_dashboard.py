@@ -86,7 +86,7 @@ def density(latents: Float[np.ndarray, "n p k"], eps: float = EPS) -> Float[np.n
 
 
 def top_contexts(latents: Mapping[str, Float[np.ndarray, "n p"]], k: int) -> list[int]:
-    """Rows where one latent reaches the largest value in any phase, largest first; those where it never fires are out."""
+    """Rows where one latent reaches its largest values in any phase, largest first; never those where it is silent."""
     peak = np.max([np.nan_to_num(z, nan=0.0).max(1) for z in latents.values()], axis=0)
     order = np.argsort(-peak, kind="stable")[:k]
     return [int(i) for i in order if peak[i] > EPS]

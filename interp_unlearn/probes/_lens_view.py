@@ -10,54 +10,18 @@ import torch
 from torch import Tensor
 
 from interp_unlearn._core import Labelled
-from interp_unlearn.hooked import HookedModel
+from interp_unlearn.probes._lens_grid import MEASURES, NOTE, read_grid
 from interp_unlearn.probes._parts import Found, Part, Progress, register_part
 from interp_unlearn.probes._phases import AFTER, BEFORE, Measured, Phases
-from interp_unlearn.probes._prompt_states import PromptStates, states_of
+from interp_unlearn.probes._prompt_states import states_of
 from interp_unlearn.probes._reading_parts import fitted_lenses
 from interp_unlearn.probes._tuned_lens import TunedLens
 from interp_unlearn.probes._view import view_prompts, view_table
 from interp_unlearn.worlds import Prompt
 
 GRID, TUNED_GRID, NEXT = "view.lens_grid", "view.tuned_lens_grid", "view.next_tokens"
-MEASURES = ("top", "answer", "answer_rank")
 NEXT_TOKENS = 8
-NOTE = (
-    "top: probability of the likeliest token; answer: of the answer's first token; answer_rank 1: it is the likeliest"
-)
 Chosen = Sequence[tuple[str, Prompt]]
-
-
-@torch.no_grad()
-def read_grid(model: HookedModel, found: PromptStates, lens: TunedLens | None = None) -> dict[str, Tensor]:
-    """Decode the states of some prompts by the final norm and head of a model.
-
-    Args:
-        model: Whose final norm and head decode.
-        found: From `prompt_states`.
-        lens: Translators; None is the logit lens.
-
-    Returns:
-        ``layers``; ``values``, (prompt, layer, position, measure), NaN beyond a prompt's end; ``top``, token ids,
-        (prompt, layer, position), -1 there; ``next``, log-probabilities at the last token and layer, (prompt, vocab).
-    """
-    n_layers = found.states.shape[1]
-    layers = [i for i in range(n_layers) if lens is None or lens.reads(i, n_layers)]
-    n, width = found.tokens.shape
-    values = torch.full((n, len(layers), width, len(MEASURES)), torch.nan)
-    top = torch.full((n, len(layers), width), -1)
-    last: list[Tensor] = []
-    for row, length in enumerate(found.lengths.tolist()):
-        for column, layer in enumerate(layers):
-            hidden = found.states[row, layer, :length].to(model.device, model.dtype)
-            logits = model.unembed(hidden if lens is None else lens.translate(layer, hidden)).float()
-            logprob = logits.log_softmax(-1).cpu()
-            best, top[row, column, :length] = logprob.max(-1)
-            right = logprob[:, found.answer[row]]
-            rank = 1 + (logprob > right[:, None]).sum(1)
-            values[row, column, :length] = torch.stack([best.exp(), right.exp(), rank], 1)
-        last.append(logprob[-1])
-    return {"layers": torch.tensor(layers), "values": values, "top": top, "next": torch.stack(last)}
 
 
 def _read(
@@ -131,7 +95,7 @@ def _next_table(grids: Mapping[str, Measured], facts: list[dict[str, Any]], word
     )
 
 
-def look(phases: Phases, progress: Progress) -> Found:
+def lens_view(phases: Phases, progress: Progress) -> Found:
     """The logit lens of every phase, each by its own head, and the likeliest next tokens."""
     chosen = view_prompts(phases.task)
     grids, facts, words = _read(phases, chosen, progress, lambda phase: phase, {})
@@ -144,7 +108,7 @@ def look(phases: Phases, progress: Progress) -> Found:
     )
 
 
-def look_tuned(phases: Phases, progress: Progress) -> Found:
+def tuned_lens_view(phases: Phases, progress: Progress) -> Found:
     """The tuned lens of every phase; the original's translators and head read the original and the edited model."""
     chosen = view_prompts(phases.task)
     lenses = fitted_lenses(phases, progress)
@@ -154,5 +118,5 @@ def look_tuned(phases: Phases, progress: Progress) -> Found:
     return Found(tables={TUNED_GRID: _grid_table(grids, facts, words, "tuned lens, token by token", head)})
 
 
-register_part(Part("lens_grid", "logit lens token by token, for pictures", "view", "quick", look))
-register_part(Part("tuned_lens_grid", "tuned lens token by token, for pictures", "view", "standard", look_tuned))
+register_part(Part("lens_grid", "logit lens token by token, for pictures", "view", "quick", lens_view))
+register_part(Part("tuned_lens_grid", "tuned lens token by token, for pictures", "view", "standard", tuned_lens_view))

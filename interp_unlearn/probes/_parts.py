@@ -1,7 +1,7 @@
 """Parts of the evidence by name: what can be measured on the models of a run, how dear it is, and what it serves.
 
-Behaviour, probes, attacks and views register their parts here; a run, an audit and the verdict go through this list and know
-none of them by name.
+Behaviour, probes, attacks and views register their parts here; a run, an audit and the verdict go through this list
+and know none of them by name.
 """
 
 from __future__ import annotations
