@@ -37,12 +37,12 @@ class ShapesConfig:
     """
 
     aligned: float = 0.95
-    per_class: int = 300
+    per_class: int = 200
     test_per_class: int = 80
     never: int = 80
     size: int = 32
     noise: float = 12.0
-    tint: float = 25.0
+    tint: float = 45.0
     seed: int = 0
 
     def __post_init__(self) -> None:

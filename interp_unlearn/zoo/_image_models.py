@@ -58,10 +58,10 @@ class ImageTraining:
     """
 
     epochs: int = 12
-    lr: float = 3e-3
+    lr: float = 5e-3
     batch_size: int = 64
     weight_decay: float = 1e-4
-    width: int = 16
+    width: int = 12
     size: int = 96
     flip: bool = True
     seed: int = 0
