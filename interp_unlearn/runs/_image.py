@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from interp_unlearn._core import ConfigError, ModelError, NothingToForgetError
 from interp_unlearn.benchmarks import IMAGE_SETS, ImageTask, Preprocess, image_task, load_images
-from interp_unlearn.hooked import HookedModel, wrap
+from interp_unlearn.hooked import HookedModel
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._flow import register_flow
 from interp_unlearn.runs._labelled import LabelledFlow
@@ -22,20 +21,20 @@ from interp_unlearn.zoo import (
     ImageTraining,
     default_training,
     image_model,
-    load_image_folder,
+    open_image_model,
     preprocess_of,
 )
 from interp_unlearn.zoo._changes import apply_delta
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "ga": {"optimizer": "sgd", "lr": 0.05, "steps": 8, "batch_size": 64},
-    "delete": {"lr": 1e-3, "steps": 24, "batch_size": 64},
-    "random_labels": {"lr": 1e-3, "steps": 24, "batch_size": 64},
-    "bad_teaching": {"lr": 1e-3, "steps": 24, "batch_size": 64},
-    "scrub": {"lr": 1e-3, "steps": 40, "batch_size": 64},
+    "ga": {"optimizer": "sgd", "lr": 0.01, "steps": 8},
+    "delete": {"lr": 1e-4},
+    "random_labels": {"lr": 5e-4},
+    "bad_teaching": {"lr": 5e-4},
+    "scrub": {"lr": 5e-4, "steps": 32, "options": {"max_steps": 16}},
 }
-"""Fields of recipes for image classifiers, searched on coloured shapes with other seeds than those reported."""
-COMMON = {"sampler": "random", "retain_batch_size": 64, "batch_size": 64, "lr": 1e-3, "steps": 24}
+"""Fields of recipes for image classifiers, searched on coloured shapes with a seed that is not reported."""
+COMMON = {"sampler": "random", "batch_size": 64, "retain_batch_size": 64, "lr": 1e-4, "steps": 16}
 
 
 class ImageFlow(LabelledFlow):
@@ -107,17 +106,17 @@ class ImageFlow(LabelledFlow):
 
 
 def _folder(name: str, classes: tuple[str, ...]) -> tuple[HookedModel, Preprocess | None]:
-    """A classifier by path, with what it reads of an image."""
-    path = Path(name).expanduser()
-    if not path.is_dir():
-        raise ModelError(
-            f"{name} is neither an image model known by name ({', '.join(IMAGE_MODELS)}) nor a model folder"
-        )
-    module, preprocess, own = load_image_folder(path)
-    if classes and own and set(own) == set(classes) and tuple(own) != classes:
-        raise ModelError(f"{path} has the classes in another order ({', '.join(own)}) than the data")
-    source = {"kind": "path", "model": str(path.resolve())}
-    return wrap(module, name=path.name, language=False, source=source), preprocess
+    """A classifier by path, with what it reads of an image.
+
+    Raises:
+        ModelError: If its folder says that its classes come in another order than the data's.
+    """
+    model = open_image_model(name)
+    own = list(model.source["classes"])
+    if classes and set(own) == set(classes) and tuple(own) != classes:
+        raise ModelError(f"{name} has the classes in another order ({', '.join(own)}) than the data")
+    facts = model.source["preprocess"]
+    return model, None if facts is None else Preprocess(**facts)
 
 
 def _check_classes(model: HookedModel, task: ImageTask) -> None:

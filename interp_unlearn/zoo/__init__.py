@@ -15,7 +15,7 @@ from interp_unlearn.zoo._image_models import ImageTraining as ImageTraining
 from interp_unlearn.zoo._image_models import default_training as default_training
 from interp_unlearn.zoo._image_models import image_model as image_model
 from interp_unlearn.zoo._image_models import load_image_folder as load_image_folder
-from interp_unlearn.zoo._image_models import open_image_module as open_image_module
+from interp_unlearn.zoo._image_models import open_image_model as open_image_model
 from interp_unlearn.zoo._image_models import preprocess_of as preprocess_of
 from interp_unlearn.zoo._image_models import save_image_model as save_image_model
 from interp_unlearn.zoo._open import open_model as open_model

@@ -271,17 +271,39 @@ def _fill(module: nn.Module, folder: Path) -> None:
         ) from error
 
 
-def open_image_module(module: nn.Module, name: str | None = None) -> HookedModel:
-    """A user's own image classifier; one that was left in train mode is put in evaluation mode, with a warning.
+def open_image_model(x: str | Path | nn.Module, *, name: str | None = None) -> HookedModel:
+    """An image classifier by path (see `load_image_folder`), or the user's own module, which is shared.
 
-    In train mode batch norm would take its statistics from the few images it is asked about, and change them.
+    A module that was left in train mode is put in evaluation mode, with a warning: in train mode batch norm would take
+    its statistics from the few images it is asked about, and change them.
+
+    Args:
+        x: Model folder, or a module.
+        name: Shown in reports.
+
+    Returns:
+        The model; of a folder, ``source["preprocess"]`` says what it reads of an image, ``source["classes"]`` its
+        classes, where the folder knows.
+
+    Raises:
+        ModelError: If there is no such folder, or it is no image classifier.
+        FileFormatError: If a file is damaged.
     """
-    if module.training:
+    if not isinstance(x, nn.Module):
+        path = Path(x).expanduser()
+        if not path.is_dir():
+            known = ", ".join(IMAGE_MODELS)
+            raise ModelError(f"{x} is neither an image model known by name ({known}) nor a model folder")
+        module, preprocess, classes = load_image_folder(path)
+        facts = {"kind": "path", "model": str(path.resolve()), "classes": classes}
+        facts["preprocess"] = None if preprocess is None else asdict(preprocess)
+        return wrap(module, name=name or path.name, language=False, source=facts)
+    if any(part.training for part in x.modules()):
         warnings.warn(
-            f"{name or type(module).__name__} was in train mode, where batch norm follows whatever it is shown; "
+            f"{name or type(x).__name__} was in train mode, where batch norm follows whatever it is shown; "
             "it was put in evaluation mode",
             stacklevel=2,
         )
-        module.eval()
-    facts = {"kind": "module", "model": type(module).__name__}
-    return wrap(module, name=name or type(module).__name__, language=False, source=facts)
+        x.eval()
+    facts = {"kind": "module", "model": type(x).__name__}
+    return wrap(x, name=name or type(x).__name__, language=False, source=facts)
