@@ -38,6 +38,10 @@ from interp_unlearn.hooked._intervention import Intervention as Intervention
 from interp_unlearn.hooked._intervention import load_intervention as load_intervention
 from interp_unlearn.hooked._intervention import save_intervention as save_intervention
 from interp_unlearn.hooked._intervention import whole_sequences as whole_sequences
+from interp_unlearn.hooked._maps import ImageShape as ImageShape
+from interp_unlearn.hooked._maps import class_logits as class_logits
+from interp_unlearn.hooked._maps import image_shape as image_shape
+from interp_unlearn.hooked._maps import pooled as pooled
 from interp_unlearn.hooked._model import HookedModel as HookedModel
 from interp_unlearn.hooked._model import LanguageShape as LanguageShape
 from interp_unlearn.hooked._model import saved_buffers as saved_buffers

@@ -50,6 +50,8 @@ from interp_unlearn.metrics._memorisation import memorisation_scores as memorisa
 from interp_unlearn.metrics._never_known import NeverKnown as NeverKnown
 from interp_unlearn.metrics._never_known import never_known as never_known
 from interp_unlearn.metrics._never_known import why_no_never_known as why_no_never_known
+from interp_unlearn.metrics._part_bias import bias_table as bias_table
+from interp_unlearn.metrics._part_bias import membership_share as membership_share
 from interp_unlearn.metrics._part_fluency import FluencyConfig as FluencyConfig
 from interp_unlearn.metrics._part_fluency import fluency as fluency
 from interp_unlearn.metrics._part_membership import MembershipConfig as MembershipConfig

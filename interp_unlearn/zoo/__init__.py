@@ -10,6 +10,14 @@ from interp_unlearn.zoo._changes import apply_delta as apply_delta
 from interp_unlearn.zoo._entries import ZooEntry as ZooEntry
 from interp_unlearn.zoo._entries import list_models as list_models
 from interp_unlearn.zoo._fetch import fetch_model as fetch_model
+from interp_unlearn.zoo._image_models import IMAGE_MODELS as IMAGE_MODELS
+from interp_unlearn.zoo._image_models import ImageTraining as ImageTraining
+from interp_unlearn.zoo._image_models import default_training as default_training
+from interp_unlearn.zoo._image_models import image_model as image_model
+from interp_unlearn.zoo._image_models import load_image_folder as load_image_folder
+from interp_unlearn.zoo._image_models import open_image_model as open_image_model
+from interp_unlearn.zoo._image_models import preprocess_of as preprocess_of
+from interp_unlearn.zoo._image_models import save_image_model as save_image_model
 from interp_unlearn.zoo._open import open_model as open_model
 from interp_unlearn.zoo._tinyworld import tinyworld_model as tinyworld_model
 from interp_unlearn.zoo._tinyworld import tinyworld_tokenizer as tinyworld_tokenizer

@@ -3,8 +3,10 @@
 from interp_unlearn.unlearn.objectives._refusals import HELDOUT_REFUSALS as HELDOUT_REFUSALS
 from interp_unlearn.unlearn.objectives._refusals import REFUSALS as REFUSALS
 from interp_unlearn.unlearn.objectives.altpo import AltPO as AltPO
+from interp_unlearn.unlearn.objectives.bad_teaching import BadTeaching as BadTeaching
 from interp_unlearn.unlearn.objectives.ceu import CEU as CEU
 from interp_unlearn.unlearn.objectives.crisp import CRISP as CRISP
+from interp_unlearn.unlearn.objectives.delete import DELETE as DELETE
 from interp_unlearn.unlearn.objectives.dpo import DPO as DPO
 from interp_unlearn.unlearn.objectives.dsg import DSG as DSG
 from interp_unlearn.unlearn.objectives.flat import FLAT as FLAT
@@ -14,10 +16,12 @@ from interp_unlearn.unlearn.objectives.idk import IDK as IDK
 from interp_unlearn.unlearn.objectives.meow import MEOW as MEOW
 from interp_unlearn.unlearn.objectives.npo import NPO as NPO
 from interp_unlearn.unlearn.objectives.pdu import PDU as PDU
+from interp_unlearn.unlearn.objectives.random_labels import RandomLabels as RandomLabels
 from interp_unlearn.unlearn.objectives.rmu import RMU as RMU
 from interp_unlearn.unlearn.objectives.sae_clamp import SAEClamp as SAEClamp
 from interp_unlearn.unlearn.objectives.sae_guided import SAEGuided as SAEGuided
 from interp_unlearn.unlearn.objectives.satimp import SatImp as SatImp
+from interp_unlearn.unlearn.objectives.scrub import SCRUB as SCRUB
 from interp_unlearn.unlearn.objectives.simnpo import SimNPO as SimNPO
 from interp_unlearn.unlearn.objectives.task_vector import TaskVector as TaskVector
 from interp_unlearn.unlearn.objectives.undial import UNDIAL as UNDIAL
