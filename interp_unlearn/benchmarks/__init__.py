@@ -5,6 +5,11 @@ Example:
     >>> forget.rows[0].perturbed[:2]
 """
 
+from interp_unlearn.benchmarks._graph_files import read_npz as read_npz
+from interp_unlearn.benchmarks._graph_files import read_planetoid as read_planetoid
+from interp_unlearn.benchmarks._graphs import GRAPHS as GRAPHS
+from interp_unlearn.benchmarks._graphs import citations as citations
+from interp_unlearn.benchmarks._graphs import load_graph as load_graph
 from interp_unlearn.benchmarks._tofu import TOFU_SIZES as TOFU_SIZES
 from interp_unlearn.benchmarks._tofu import TofuRow as TofuRow
 from interp_unlearn.benchmarks._tofu import TofuSpan as TofuSpan

@@ -35,8 +35,10 @@ from interp_unlearn.hooked._edit import steer as steer
 from interp_unlearn.hooked._forward import evaluating as evaluating
 from interp_unlearn.hooked._intervention import INTERVENTIONS as INTERVENTIONS
 from interp_unlearn.hooked._intervention import Intervention as Intervention
+from interp_unlearn.hooked._intervention import Together as Together
 from interp_unlearn.hooked._intervention import load_intervention as load_intervention
 from interp_unlearn.hooked._intervention import save_intervention as save_intervention
+from interp_unlearn.hooked._intervention import together as together
 from interp_unlearn.hooked._intervention import whole_sequences as whole_sequences
 from interp_unlearn.hooked._model import HookedModel as HookedModel
 from interp_unlearn.hooked._model import LanguageShape as LanguageShape
