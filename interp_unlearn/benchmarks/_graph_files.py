@@ -39,7 +39,9 @@ def read_npz(path: Path, name: str, classes: tuple[str, ...] = (), source: str =
             "(edge_index, labels, features) with numpy.savez"
         ) from error
     except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise FileFormatError(f"{path} is not a whole .npz file ({error}); it may be truncated: copy it again") from error
+        raise FileFormatError(
+            f"{path} is not a whole .npz file ({error}); it may be truncated: copy it again"
+        ) from error
     missing = [key for key in NEEDED if key not in arrays]
     if missing or ("features" not in arrays and any(key not in arrays for key in SPARSE)):
         lacking = missing[0] if missing else f"features (or {', '.join(SPARSE)})"
@@ -50,7 +52,11 @@ def read_npz(path: Path, name: str, classes: tuple[str, ...] = (), source: str =
     features = _dense(arrays) if "features" not in arrays else arrays["features"]
     if features.ndim != 2 or not np.issubdtype(arrays["labels"].dtype, np.integer):
         raise DataError(f"{path}: features must be (N, F) and labels integers (N,)")
-    split = {part: torch.from_numpy(arrays[f"{part}_idx"]).long() for part in ("train", "val", "test") if f"{part}_idx" in arrays}
+    split = {
+        part: torch.from_numpy(arrays[f"{part}_idx"]).long()
+        for part in ("train", "val", "test")
+        if f"{part}_idx" in arrays
+    }
     return make_graph(
         name,
         torch.from_numpy(np.ascontiguousarray(features)).float(),
@@ -124,7 +130,13 @@ def read_planetoid(folder: Path, name: str, classes: tuple[str, ...] = ()) -> Gr
     }
     edges = torch.tensor(pairs, dtype=torch.long).T
     return make_graph(
-        name, torch.from_numpy(features), edges, torch.from_numpy(labels), classes, split, [f"Planetoid files in {folder.name}"]
+        name,
+        torch.from_numpy(features),
+        edges,
+        torch.from_numpy(labels),
+        classes,
+        split,
+        [f"Planetoid files in {folder.name}"],
     )
 
 

@@ -38,7 +38,12 @@ CLASSES = {
 
 
 def load_graph(
-    name: str, *, data_dir: str | Path | None = None, path: str | Path | None = None, download: bool = False, seed: int = 0
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    path: str | Path | None = None,
+    download: bool = False,
+    seed: int = 0,
 ) -> Graph:
     """A graph by name, or your own.
 
@@ -117,7 +122,12 @@ def citations(seed: int = 0, *, nodes: int = 600, fields: int = 6, words: int = 
     edges = torch.from_numpy(np.stack([chosen // nodes, chosen % nodes]))
     names = tuple(f"field {chr(ord('A') + i)}" for i in range(fields))
     return make_graph(
-        "citations", torch.from_numpy(features), edges, torch.from_numpy(labels), names, sources=[f"generated with seed {seed}"]
+        "citations",
+        torch.from_numpy(features),
+        edges,
+        torch.from_numpy(labels),
+        names,
+        sources=[f"generated with seed {seed}"],
     )
 
 
@@ -136,5 +146,7 @@ def _downloaded(name: str) -> Graph:
         try:
             datasets.Planetoid(str(root), folder.parent.name)
         except (OSError, RuntimeError) as error:
-            raise DataError(f"torch-geometric could not fetch {name} ({error}); check the network, or give the files") from error
+            raise DataError(
+                f"torch-geometric could not fetch {name} ({error}); check the network, or give the files"
+            ) from error
     return read_planetoid(folder, name, CLASSES.get(name, ()))

@@ -130,7 +130,9 @@ def _train(model: HookedModel, task: GraphTask, training: GNNTraining, gold: boo
     model.module.eval()
 
 
-def _fit(optimizer: torch.optim.Optimizer, losses: Iterator[Tensor], what: str, epochs: int, progress: Progress) -> None:
+def _fit(
+    optimizer: torch.optim.Optimizer, losses: Iterator[Tensor], what: str, epochs: int, progress: Progress
+) -> None:
     for step, loss in enumerate(losses):
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -169,7 +171,9 @@ def open_gnn(folder: str | Path) -> HookedModel:
     """
     folder = Path(folder).expanduser()
     if not (folder / CONFIG).is_file():
-        raise ModelError(f"{folder} has no {CONFIG}, so it is not a graph network's folder; known names: {', '.join(ARCHITECTURES)}")
+        raise ModelError(
+            f"{folder} has no {CONFIG}, so it is not a graph network's folder; known names: {', '.join(ARCHITECTURES)}"
+        )
     facts: Any = read_json(folder / CONFIG)
     if not isinstance(facts, dict) or facts.get("kind") != "graph network":
         raise ModelError(f"{folder / CONFIG} does not describe a graph network; give a folder written by save_gnn")
@@ -181,7 +185,9 @@ def open_gnn(folder: str | Path) -> HookedModel:
     tensors, own = read_tensors(folder / WEIGHTS), module.state_dict()
     wrong = [n for n in {*own, *tensors} if n not in own or n not in tensors or own[n].shape != tensors[n].shape]
     if wrong:
-        raise ModelError(f"{folder / WEIGHTS} does not fit its {CONFIG}: {sorted(wrong)[0]} is missing, unknown or of another shape")
+        raise ModelError(
+            f"{folder / WEIGHTS} does not fit its {CONFIG}: {sorted(wrong)[0]} is missing, unknown or of another shape"
+        )
     module.load_state_dict(tensors)
     module.eval()
     return wrap(module, name=folder.name, source={"kind": "path", "model": str(folder.resolve())})

@@ -1,4 +1,4 @@
-"""What is to be deleted from a graph, written in a few words: ``"edges 5% in"``, ``"edge 12-57"``, ``"class Theory"``."""
+"""What is to be deleted from a graph, in a few words: ``"edges 5% in"``, ``"edge 12-57"``, ``"class Theory"``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ def parse_deletion(words: Sequence[str]) -> Deletion:
     if named and all(nodes):
         return Deletion("node", ids=tuple((int(m[1]),) for m in nodes if m), text=text)
     if len(named) != 1:
-        raise ConfigError(f"target.entities = {list(words)}: of a graph, give one of {FORMS}; only named edges or nodes may be several")
+        raise ConfigError(
+            f"target.entities = {list(words)}: of a graph, give one of {FORMS}; only named edges or nodes may be "
+            "several"
+        )
     drawn, of_class = _DRAWN.fullmatch(named[0]), _CLASS.fullmatch(named[0])
     if of_class:
         return Deletion("class", class_name=of_class[1].strip(), text=text)
@@ -71,4 +74,6 @@ def parse_deletion(words: Sequence[str]) -> Deletion:
         raise ConfigError(f"target.entities = {list(words)}: give more than 0 % and less than 100 %")
     if not percent and (number < 1 or number != int(number)):
         raise ConfigError(f"target.entities = {list(words)}: give a whole number of {kind}s, or a share such as 5%")
-    return Deletion(kind, share=number / 100 if percent else 0.0, count=0 if percent else int(number), where=where, text=text)
+    return Deletion(
+        kind, share=number / 100 if percent else 0.0, count=0 if percent else int(number), where=where, text=text
+    )

@@ -58,7 +58,9 @@ class Graph:
             )
         keys = edge_keys(self.edges, n)
         if not bool((self.edges[0] < self.edges[1]).all()) or not bool((keys.diff() > 0).all()):
-            raise DataError(f"{self.name} holds self-loops, or an edge twice; build it with make_graph, which drops them")
+            raise DataError(
+                f"{self.name} holds self-loops, or an edge twice; build it with make_graph, which drops them"
+            )
 
     @property
     def n_nodes(self) -> int:

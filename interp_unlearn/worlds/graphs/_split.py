@@ -1,7 +1,7 @@
 """How edges and nodes are split, following GNNDelete's preparation, and how deletions are drawn from the training part.
 
-Two things differ from the published code, on purpose. Hops are searched in both directions of every edge (there: in one,
-which finds a smaller neighbourhood). Sampled "negatives" are no edge of any split (there: none of their own split, so
+Two things differ from the published code, on purpose. Hops are searched in both directions of every edge (there: in
+one, which finds a smaller neighbourhood). Sampled "negatives" are no edge of any split (there: none of their own split, so
 that some are true training edges).
 """
 
@@ -154,7 +154,7 @@ def choose_nodes(graph: Graph, split: NodeSplit, deletion: Deletion, seed: int) 
     """Which training nodes are deleted.
 
     Raises:
-        DataError: If a named node or class does not exist or is not in training, or a class or everything would be lost.
+        DataError: If a named node or class does not exist or is not in training, or a class or all would be lost.
     """
     train = split.train
     if deletion.kind == "class":
@@ -196,7 +196,9 @@ def _class_index(graph: Graph, name: str) -> int:
         return graph.classes.index(name)
     if name.isdigit() and int(name) < len(graph.classes):
         return int(name)
-    raise DataError(f"{graph.name} has no class {name!r}{nearest(name, graph.classes)}; known: {', '.join(graph.classes)}")
+    raise DataError(
+        f"{graph.name} has no class {name!r}{nearest(name, graph.classes)}; known: {', '.join(graph.classes)}"
+    )
 
 
 def incident_edges(edges: Int[Tensor, "2 m"], nodes: Int[Tensor, " k"]) -> Int[Tensor, "2 j"]:
@@ -204,7 +206,9 @@ def incident_edges(edges: Int[Tensor, "2 m"], nodes: Int[Tensor, " k"]) -> Int[T
     return edges[:, torch.isin(edges, nodes).any(0)]
 
 
-def touching(edges: Int[Tensor, "2 m"], nodes: Int[Tensor, " k"], without: Int[Tensor, "2 d"], n: int) -> Int[Tensor, "2 j"]:
+def touching(
+    edges: Int[Tensor, "2 m"], nodes: Int[Tensor, " k"], without: Int[Tensor, "2 d"], n: int
+) -> Int[Tensor, "2 j"]:
     """Edges that touch one of the nodes and are not among others."""
     near = incident_edges(edges, nodes)
     return near[:, ~torch.isin(edge_keys(near, n), edge_keys(without, n))]

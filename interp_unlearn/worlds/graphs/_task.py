@@ -117,9 +117,13 @@ class GraphTask(LabelledTask):
         Raises:
             ModelError: If the model has none.
         """
-        found = [f"{name}.output" for name, module in model.module.named_modules() if name and hasattr(module, "propagate")]
+        found = [
+            f"{name}.output" for name, module in model.module.named_modules() if name and hasattr(module, "propagate")
+        ]
         if not found:
-            raise ModelError(f"{model.name} has no message-passing layer (torch_geometric.nn.MessagePassing) to look into")
+            raise ModelError(
+                f"{model.name} has no message-passing layer (torch_geometric.nn.MessagePassing) to look into"
+            )
         return sorted({*found[::stride], found[-1]}, key=found.index)
 
     def main_site(self, model: HookedModel) -> str:
@@ -193,7 +197,9 @@ class EdgeTask(GraphTask):
         random = generator(seed, "retain negatives", graph.name)
         negative = draw_non_edges(graph.edges, n, self.retained.shape[1], random, edge_keys(held, n))
         self.forget_train = edge_items("forget_train", (self.deleted_edges, 1))
-        self.forget_heldout = _empty_edges("forget_heldout", "a deleted edge is one pair; there is no more of it to hold out")
+        self.forget_heldout = _empty_edges(
+            "forget_heldout", "a deleted edge is one pair; there is no more of it to hold out"
+        )
         self.retain_train = edge_items("retain_train", (self.retained, 1), (negative, 0))
         self.near_edges = (
             edge_items("near", (self.near, 1))
@@ -250,7 +256,11 @@ class NodeTask(GraphTask):
         self.deleted_edges = incident_edges(self.messages, self.deleted_nodes)
         self._ready()
         labels, val, test = graph.labels, self.split.val, self.split.test
-        gone = torch.isin(labels, labels[self.deleted_nodes]) if deletion.kind == "class" else torch.zeros_like(labels).bool()
+        gone = (
+            torch.isin(labels, labels[self.deleted_nodes])
+            if deletion.kind == "class"
+            else torch.zeros_like(labels).bool()
+        )
         why = "nodes were named or drawn one by one; there are no more of them to hold out"
         self.forget_train = self._items("forget_train", self.deleted_nodes)
         self.forget_heldout = self._items("forget_heldout", test[gone[test]], why)
