@@ -11,6 +11,7 @@ notice.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -69,15 +70,22 @@ def add_pictures(notebook: Any) -> None:
         browser.close()
 
 
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main(names: list[str]) -> None:
     """Refresh the named notebooks, or all."""
     for path in [HERE / f"{Path(n).stem}.ipynb" for n in names] or sorted(HERE.glob("*.ipynb")):
+        before = _processor_seconds()
         with tempfile.TemporaryDirectory() as folder:
             notebook = execute(path, folder)
+        spent = _processor_seconds() - before
         tidy(notebook)
         add_pictures(notebook)
         nbformat.write(notebook, path)
-        print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+        print(f"{path.name}: {spent:.0f} s of processor time, {path.stat().st_size / 1000:.0f} kB", flush=True)
 
 
 if __name__ == "__main__":
