@@ -11,7 +11,6 @@ notice.
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -71,8 +70,8 @@ def add_pictures(notebook: Any) -> None:
 
 
 def _processor_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    used = os.times()
+    return used.children_user + used.children_system
 
 
 def main(names: list[str]) -> None:
