@@ -40,9 +40,8 @@ def entries(markdown: str) -> list[tuple[str, str, str]]:
 def page_of(message: str, body: str) -> str:
     """The page of one error."""
     body = LINK.sub(r"](../\1)", body).replace("\n**Fix.**", "\n\n**Fix.**")
-    title = message.replace('"', "'")
     return (
-        f'---\ntitle: "{title}"\n---\n\n# Error\n\n> {message}\n\n{body}\n\n'
+        f"# {escaped(message)}\n\n{body}\n\n"
         f"`…` stands for what varies. [All errors](../{SOURCE}), and what their classes mean.\n"
     )
 
