@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import typer.main
+
 from interp_unlearn.cli import app
 from interp_unlearn.probes import LEVELS
 from interp_unlearn.verdict import LABELS

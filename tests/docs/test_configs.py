@@ -4,6 +4,7 @@ import json
 import tomllib
 
 import pytest
+
 from interp_unlearn.latents import SAETrainConfig
 from interp_unlearn.runs import configs_from_dict, sweep_from_dict
 

@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
-import interp_unlearn.runs  # noqa: F401  (registers every part)
 import pytest
+
+import interp_unlearn.runs  # noqa: F401  (registers every part)
 from interp_unlearn.attacks import attacks
 from interp_unlearn.metrics import METRICS
 from interp_unlearn.probes import PARTS

@@ -1,6 +1,6 @@
 """Python in README and the documentation runs: the blocks of a page one after the other, in one namespace.
 
-Pages that open ``smollm2-135m`` use it. What other pages take for granted (``model``, ``task``, ``delta`` …) are stand-ins:
+Pages that open ``smollm2-135m`` use it. What others take for granted (``model``, ``task``, ``delta`` …) are stand-ins:
 a random model of two small blocks with the real tokenizer, and an SAE as random. Blocks that cannot run say why in
 the source; they are compiled, and what they import must exist.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+
 from interp_unlearn.hooked import HookedModel, wrap
 from interp_unlearn.latents import SAE
 from interp_unlearn.latents._format import save_sae
