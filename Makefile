@@ -12,6 +12,9 @@ MODEL := smollm2-135m
 TORCH ?= torch==2.13.0
 PIP_FLAGS ?=
 
+# Test files are shared out to so many processes; each needs about 3 GB at its peak.
+WORKERS ?= 2
+
 # Stamps: a step is done again only if what it was made from has changed.
 INSTALLED := $(VENV)/.installed
 FETCHED := $(VENV)/.fetched-$(MODEL)
@@ -69,7 +72,7 @@ types: $(INSTALLED) ## type errors (pyright)
 	$(BIN)/pyright
 
 unit: setup ## the tests alone, with coverage (they build the documentation, too); for one file: .venv/bin/pytest tests/test_offline.py
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 docs: $(INSTALLED) ## build the documentation into site/, warnings being errors; it opens from the file system
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
