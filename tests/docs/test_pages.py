@@ -10,6 +10,7 @@ from interp_unlearn.attacks import attacks
 from interp_unlearn.metrics import METRICS
 from interp_unlearn.probes import PARTS
 from interp_unlearn.unlearn import OBJECTIVES, SAMPLERS, TRANSFORMS
+from interp_unlearn.worlds import EVERY_MODALITY
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 FOLDERS = {"probe": "probes", "attack": "attacks", "behaviour": "metrics"}
@@ -32,6 +33,14 @@ def test_a_method_has_its_page(name):
     assert "```toml" in text, "no example"
     index = (DOCS / "methods" / "index.md").read_text(encoding="utf-8")
     assert f"[`{name}`]({name}.md)" in index, "not in the overview"
+
+
+def test_the_overview_says_what_works_on_every_kind_of_model():
+    index = (DOCS / "methods" / "index.md").read_text(encoding="utf-8")
+    said = re.search(r"Of the objectives above, (.*?) read labelled items", index, re.DOTALL)
+    assert said is not None
+    everywhere = {name for name in OBJECTIVES if OBJECTIVES[name].modalities == EVERY_MODALITY}
+    assert set(re.findall(r"`(\w+)`", said[1])) == everywhere - {"delete", "scrub"}  # which have rows of their own
 
 
 @pytest.mark.parametrize(("folder", "name"), EVIDENCE)
