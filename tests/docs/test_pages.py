@@ -65,6 +65,11 @@ def test_a_metric_has_its_page(name):
     assert f"[`{name}`]({name}.md)" in index, "not in the overview"
 
 
+def test_every_room_is_in_the_reference():
+    rooms = {p.parent.name for p in (DOCS.parent / "interp_unlearn").glob("*/__init__.py")} - {"_core", "cli"}
+    assert {p.stem for p in (DOCS / "reference").glob("*.md")} == {*rooms, "index"}
+
+
 @pytest.mark.parametrize("folder", ["methods", "probes", "attacks", "metrics"])
 def test_no_page_is_left_behind(folder):
     known = {"methods": {*METHODS, "melu"}, "metrics": {*METRICS}}.get(folder, set())
