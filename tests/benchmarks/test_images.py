@@ -46,7 +46,7 @@ def test_shapes_are_the_same_for_a_seed_and_their_masks_lie_on_the_object():
 
 def test_wrong_settings_say_the_fix():
     with pytest.raises(ConfigError, match=r"0\.995 or 0\.95"):
-        ShapesConfig(aligned=0)
+        ShapesConfig(aligned=0.0)
     with pytest.raises(ConfigError, match="per_class"):
         ShapesConfig(per_class=1)
     with pytest.raises(ConfigError, match="coloured-shapes"):

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp_unlearn._core import ConfigError
+from interp_unlearn._core import ConfigError, generator
 from interp_unlearn.hooked import wrap
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw
 from interp_unlearn.unlearn.objectives._answers import answer_tokens, reference_logits
@@ -46,7 +46,7 @@ def untrained(module: nn.Module, seed: int) -> nn.Module:
     """
     fresh = copy.deepcopy(module)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(generator(seed, "bad teacher").initial_seed())
         for name, part in fresh.named_modules():
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
