@@ -8,6 +8,11 @@ Example:
 from interp_unlearn.benchmarks._bar import load_bar as load_bar
 from interp_unlearn.benchmarks._folders import load_nico as load_nico
 from interp_unlearn.benchmarks._folders import load_waterbirds as load_waterbirds
+from interp_unlearn.benchmarks._graph_files import read_npz as read_npz
+from interp_unlearn.benchmarks._graph_files import read_planetoid as read_planetoid
+from interp_unlearn.benchmarks._graphs import GRAPHS as GRAPHS
+from interp_unlearn.benchmarks._graphs import citations as citations
+from interp_unlearn.benchmarks._graphs import load_graph as load_graph
 from interp_unlearn.benchmarks._image_task import QUARTERS as QUARTERS
 from interp_unlearn.benchmarks._image_task import ImageTask as ImageTask
 from interp_unlearn.benchmarks._image_task import Preprocess as Preprocess

@@ -33,10 +33,13 @@ from interp_unlearn.hooked._edit import edit as edit
 from interp_unlearn.hooked._edit import patch as patch
 from interp_unlearn.hooked._edit import steer as steer
 from interp_unlearn.hooked._forward import evaluating as evaluating
+from interp_unlearn.hooked._fresh import fresh_weights as fresh_weights
 from interp_unlearn.hooked._intervention import INTERVENTIONS as INTERVENTIONS
 from interp_unlearn.hooked._intervention import Intervention as Intervention
+from interp_unlearn.hooked._intervention import Together as Together
 from interp_unlearn.hooked._intervention import load_intervention as load_intervention
 from interp_unlearn.hooked._intervention import save_intervention as save_intervention
+from interp_unlearn.hooked._intervention import together as together
 from interp_unlearn.hooked._intervention import whole_sequences as whole_sequences
 from interp_unlearn.hooked._maps import ImageShape as ImageShape
 from interp_unlearn.hooked._maps import class_logits as class_logits

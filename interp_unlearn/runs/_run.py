@@ -270,7 +270,7 @@ def _train(
     finally:
         if unlearner.intervention is not None:
             out.save_intervention(unlearner.intervention)
-        if unlearner.objective.trains:
+        if unlearner.changes_weights:
             out.save_delta(unlearner.changed(), bench.model.source)
         unlearner.restore()
 

@@ -174,6 +174,13 @@ class Objective:
         """Whether `parts` reads the retain side of a draw; if not, no retain data is needed."""
         return False
 
+    def added(self, model: HookedModel, task: AnyTask) -> Mapping[str, nn.Parameter] | None:  # noqa: ARG002
+        """Parameters that the method trains in place of the model's own, which stay frozen; called before `prepare`.
+
+        None for methods that move the model's weights. Added parameters are kept by `intervention`.
+        """
+        return None
+
     def prepare(self, ctx: Context) -> Pools:
         """Compute everything that depends on the original weights, once; return what can be drawn."""
         raise NotImplementedError

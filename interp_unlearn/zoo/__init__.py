@@ -10,6 +10,15 @@ from interp_unlearn.zoo._changes import apply_delta as apply_delta
 from interp_unlearn.zoo._entries import ZooEntry as ZooEntry
 from interp_unlearn.zoo._entries import list_models as list_models
 from interp_unlearn.zoo._fetch import fetch_model as fetch_model
+from interp_unlearn.zoo._gnn import ARCHITECTURES as ARCHITECTURES
+from interp_unlearn.zoo._gnn import GNN as GNN
+from interp_unlearn.zoo._gnn import GNNShape as GNNShape
+from interp_unlearn.zoo._gnn import seeded_gnn as seeded_gnn
+from interp_unlearn.zoo._gnn_train import GNNTraining as GNNTraining
+from interp_unlearn.zoo._gnn_train import graph_model as graph_model
+from interp_unlearn.zoo._gnn_train import open_gnn as open_gnn
+from interp_unlearn.zoo._gnn_train import save_gnn as save_gnn
+from interp_unlearn.zoo._gnn_train import train_gnn as train_gnn
 from interp_unlearn.zoo._image_models import IMAGE_MODELS as IMAGE_MODELS
 from interp_unlearn.zoo._image_models import ImageTraining as ImageTraining
 from interp_unlearn.zoo._image_models import default_training as default_training

@@ -6,11 +6,14 @@ from interp_unlearn.unlearn.objectives.altpo import AltPO as AltPO
 from interp_unlearn.unlearn.objectives.bad_teaching import BadTeaching as BadTeaching
 from interp_unlearn.unlearn.objectives.ceu import CEU as CEU
 from interp_unlearn.unlearn.objectives.crisp import CRISP as CRISP
+from interp_unlearn.unlearn.objectives.d2dgn import D2DGN as D2DGN
 from interp_unlearn.unlearn.objectives.delete import DELETE as DELETE
+from interp_unlearn.unlearn.objectives.descent_to_delete import DescentToDelete as DescentToDelete
 from interp_unlearn.unlearn.objectives.dpo import DPO as DPO
 from interp_unlearn.unlearn.objectives.dsg import DSG as DSG
 from interp_unlearn.unlearn.objectives.flat import FLAT as FLAT
 from interp_unlearn.unlearn.objectives.ga import GradientAscent as GradientAscent
+from interp_unlearn.unlearn.objectives.gnndelete import GNNDelete as GNNDelete
 from interp_unlearn.unlearn.objectives.grad_diff import GradDiff as GradDiff
 from interp_unlearn.unlearn.objectives.idk import IDK as IDK
 from interp_unlearn.unlearn.objectives.meow import MEOW as MEOW
@@ -25,4 +28,5 @@ from interp_unlearn.unlearn.objectives.scrub import SCRUB as SCRUB
 from interp_unlearn.unlearn.objectives.simnpo import SimNPO as SimNPO
 from interp_unlearn.unlearn.objectives.task_vector import TaskVector as TaskVector
 from interp_unlearn.unlearn.objectives.undial import UNDIAL as UNDIAL
+from interp_unlearn.unlearn.objectives.utu import UtU as UtU
 from interp_unlearn.unlearn.objectives.wga import WGA as WGA
