@@ -10,6 +10,7 @@ import numpy as np
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
+from interp_unlearn.report._details import by_model
 from interp_unlearn.report._images import IMAGE_TABLES, groups_of_images, maps_of_images, probes_of_images
 from interp_unlearn.report._inside import (
     FEATURE_TABLES,
@@ -27,7 +28,7 @@ from interp_unlearn.report._slices import Pictures, has
 def pictures(comparison: Comparison) -> tuple[Pictures, ...]:
     """Every group of pictures, also those without figures that say what is missing."""
     made = (make(comparison) for make in MAKERS)
-    return tuple(found for found in made if found.figures or found.missing)
+    return tuple(g for g in made if g.figures or (g.missing and (not g.of or comparison.modality in g.of)))
 
 
 def _answers(comparison: Comparison) -> Pictures:
@@ -110,6 +111,32 @@ def _metric(table: Labelled, metric: str) -> Labelled | None:
     return replace(table, values=np.asarray(by_prompt[metric], dtype=float).mean(axis=1))
 
 
+def _deletion(comparison: Comparison) -> Pictures:
+    """What moved around deleted nodes and links."""
+    maps = comparison.per_method("graph.map")
+    top = max((float(np.nanmax(t.at(column="change"))) for t in maps.values()), default=None)
+    figures = [plots.neighbourhood(table, method, top=top) for method, table in maps.items()]
+    for name, title, y in (
+        ("graph.hops", "Change of direction by hops", "1 − cosine"),
+        ("graph.norms", "Norm of embeddings by hops", "norm over the original's"),
+    ):
+        tables = by_model(comparison.per_method(name), comparison.methods)
+        sites = next((a.labels for t in tables.values() for a in t.axes if a.name == "site"), ("",))
+        for site in sites:
+            curves = {who: plots.pick(t, "site", site) if site else t for who, t in tables.items()}
+            if curves:
+                where = f"{title} ({site.removesuffix('.output')})" if site else title
+                figures.append(plots.hop_curves(curves, where, y, forgotten=GOLD_LIKE, methods=comparison.methods))
+    text = (
+        "How far each node's embedding turned between the original and the edited model. Of a large deletion the first "
+        "few deleted links or nodes are drawn, with their neighbours; the curves are over all nodes."
+    )
+    return Pictures("Around the deletion", text, tuple(figures), "")
+
+
+GOLD_LIKE = "Forgotten: as in gold. An edit that is local leaves far nodes alone; retraining does not."
+
+
 def _weights(comparison: Comparison) -> Pictures:
     tables = {
         m: t for m, t in comparison.per_method("weights.relative_change").items() if len(t.axes) == 1 and t.values.size
@@ -134,6 +161,7 @@ MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
     lens_by_layer,
     lens_on_a_prompt,
     _relearn,
+    _deletion,
     _weights,
 )
 
@@ -150,6 +178,9 @@ PICTURED_TABLES = (
     "relearn.original",
     "relearn.gold",
     "relearn.control",
+    "graph.map",
+    "graph.hops",
+    "graph.norms",
     "weights.relative_change",
     *FEATURE_TABLES,
     *IMAGE_TABLES,
