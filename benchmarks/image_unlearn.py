@@ -123,7 +123,8 @@ def rows_of(task: ImageTask, model: HookedModel, method: str, price: float, seed
     cpu = time.process_time()
     unlearner = Unlearner(model, task, Recipe.from_dict({**COMMON, "seed": seed, **METHODS[method]}))
     spent = time.process_time() - cpu
-    matched, kept = None, True
+    matched: tuple[int, dict[str, float], dict[str, torch.Tensor], float] | None = None
+    kept = True
     now: dict[str, float] = before
     while not unlearner.done:
         cpu = time.process_time()
@@ -212,7 +213,7 @@ def markdown(rows: list[dict[str, Any]], methods: tuple[str, ...]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Methods of class unlearning on biased images, over seeds.")
     parser.add_argument("--world", default="coloured-shapes")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--model", default="small-resnet")
