@@ -47,6 +47,7 @@ class BadTeaching(ForgetRetain):
     """Two teachers, one of them ignorant; for labelled items."""
 
     Options = BadTeachingOptions
+    modalities = ("graph", "image")
     options: BadTeachingOptions
 
     def refer(self, ctx: Context) -> None:

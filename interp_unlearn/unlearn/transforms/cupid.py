@@ -145,6 +145,7 @@ class CUPID(Transform):
     """
 
     Options = CUPIDOptions
+    modalities = ("graph", "image")
     options: CUPIDOptions
 
     def prepare(self, ctx: Context) -> None:
