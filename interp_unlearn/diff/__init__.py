@@ -2,8 +2,9 @@
 
 Comparisons are paired (the same rows in two models) and descriptive: they say where and how far something moved, not
 whether knowledge is gone; that is for `probes`. Two of them are also parts of the evidence of a run, with controls:
-``weights`` (`weights_evidence`) and ``neurons`` (`overlap_evidence`). Arrays are named ``diff.<measure>`` (weights:
-``<measure>``), and those with axes (site, group) can be drawn as layer curves.
+``weights`` (`weights_evidence`) and ``neurons`` (`overlap_evidence`); ``site_map``, ``latents`` and ``neuron_map`` are
+parts that save tables for pictures (docs/views.md). Arrays are named ``diff.<measure>`` (weights: ``<measure>``), and
+those with axes (site, group) can be drawn as layer curves.
 
 Example:
     >>> for table in compare_activations(before, after):

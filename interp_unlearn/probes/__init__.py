@@ -36,6 +36,7 @@ Probes that look for the answer itself (``<position>`` is ``prompt`` or ``name``
   ``tuned_lens.depth/<set>``, ``tuned_lens.half_depth/<set>``, ``tuned_lens.margin/<set>``: depth of the answer
 - ``tuned_lens.kl/text``: how good the tuned lens is
 - ``similarity.cka/<position>``, ``similarity.pca_shift/<position>``, ``similarity.pca_direction/<position>``: geometry
+
 Evidence that puts states of one model into another or asks for gradients has its own catalogue, `PATCHING`
 (``<place>`` is one of `PLACES`):
 
@@ -43,6 +44,9 @@ Evidence that puts states of one model into another or asks for gradients has it
 - ``patch_back.restored/<place>``, ``patch_back.lost/<place>``, ``patch_back.krs/both``: patch-back
 - ``trace.total/name``, ``trace.indirect/<place>``: causal tracing
 - ``fisher.trace/forget``, ``fisher.erasure/<share>``: diagonal Fisher information
+
+Parts of kind *view* give no evidence but tables for pictures (docs/views.md): token maps and lens grids here, site
+maps, latents and neurons in `diff`.
 """
 
 from interp_unlearn.probes._alignment import alignment as alignment
