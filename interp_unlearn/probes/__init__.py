@@ -78,6 +78,9 @@ from interp_unlearn.probes._forced import forced_spans as forced_spans
 from interp_unlearn.probes._forced import pick_prompts as pick_prompts
 from interp_unlearn.probes._health import norm_ratio as norm_ratio
 from interp_unlearn.probes._health import sae_health as sae_health
+from interp_unlearn.probes._image_maps import class_maps as class_maps
+from interp_unlearn.probes._image_maps import map_site as map_site
+from interp_unlearn.probes._image_probes import labels_of_probes as labels_of_probes
 from interp_unlearn.probes._known_unknown import known_unknown_probe as known_unknown_probe
 from interp_unlearn.probes._lens import LensStates as LensStates
 from interp_unlearn.probes._lens import lens_evidence as lens_evidence
