@@ -16,7 +16,8 @@ from interp_unlearn.diff._changed import Changed as Changed
 from interp_unlearn.diff._changed import changed_tensors as changed_tensors
 from interp_unlearn.diff._graph_cost import graph_cost as graph_cost
 from interp_unlearn.diff._graph_reach import graph_reach as graph_reach
-from interp_unlearn.diff._latent_view import latent_ranking as latent_ranking
+from interp_unlearn.diff._latent_ranking import latent_ranking as latent_ranking
+from interp_unlearn.diff._latent_view import dashboards as dashboards
 from interp_unlearn.diff._latents import compare_latents as compare_latents
 from interp_unlearn.diff._neuron_overlap import Overlap as Overlap
 from interp_unlearn.diff._neuron_overlap import OverlapConfig as OverlapConfig

@@ -8,7 +8,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from interp_unlearn.diff._latent_view import SHOWN
+from interp_unlearn.diff._latent_ranking import SHOWN
 from interp_unlearn.hooked import capture, wrap
 from interp_unlearn.latents import direction_logits, random_dictionary
 from interp_unlearn.latents._dashboard import histogram, top_contexts
