@@ -107,18 +107,6 @@ def test_promoted_tokens_stand_on_top(tables):
     assert list(figure.layout.yaxis.ticktext) == ["low", "down", "Japan", "up"]
 
 
-def test_the_leaderboard_leaves_out_runs_without_the_sets():
-    def behaviour(target, kept):
-        return view("behaviour", [[target], [kept]], set=("paraphrased", "neighbours"), metric=("exact",))
-
-    figure = plots.leaderboard(
-        {"original": behaviour(1, 1), "npo": behaviour(0.2, 0.9), "gold": behaviour(0, 1),
-         "odd": view("x", [[1.0]], set=("base",), metric=("exact",))}
-    )  # fmt: skip
-    points = {trace.name: (trace.x[0], trace.y[0]) for trace in figure.data}
-    assert points == {"original": (1.0, 0.0), "npo": (0.9, pytest.approx(0.8)), "gold": (1.0, 1.0)}
-
-
 def test_attacks_are_drawn_beside_facts_that_were_never_known():
     values = [[[0.1, 0.0, 0.2, 0.1], [0.6, 0.5, 0.8, 0.5]], [[0.1, 0.0, 0.2, 0.1], [0.1, 0.0, 0.3, 0.1]]]
     table = view(

@@ -27,7 +27,6 @@ from interp_unlearn.report.plots._latent_ranking import latent_ranking as latent
 from interp_unlearn.report.plots._latents import latent_bars as latent_bars
 from interp_unlearn.report.plots._layers import drift_curves as drift_curves
 from interp_unlearn.report.plots._layers import layer_curves as layer_curves
-from interp_unlearn.report.plots._leaderboard import leaderboard as leaderboard
 from interp_unlearn.report.plots._lens import lens_curves as lens_curves
 from interp_unlearn.report.plots._lens import lens_grid as lens_grid
 from interp_unlearn.report.plots._neurons import neuron_layers as neuron_layers
