@@ -20,9 +20,9 @@ from interp_unlearn.report._inside import (
     features,
     latents,
     lens_by_layer,
-    lens_on_a_prompt,
 )
 from interp_unlearn.report._slices import Pictures, has
+from interp_unlearn.report._views import VIEWS, latents_and_neurons, lens_on_a_prompt, sites, tokens
 
 
 def pictures(comparison: Comparison) -> tuple[Pictures, ...]:
@@ -157,9 +157,12 @@ MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
     between_known_and_unknown,
     latents,
     drift,
+    sites,
     features,
+    latents_and_neurons,
     lens_by_layer,
     lens_on_a_prompt,
+    tokens,
     _relearn,
     _deletion,
     _weights,
@@ -183,6 +186,7 @@ PICTURED_TABLES = (
     "graph.norms",
     "weights.relative_change",
     *FEATURE_TABLES,
+    VIEWS,
     *IMAGE_TABLES,
 )
 """Beginnings of the names of tables that have a picture or a column; site-by-group diffs have one too."""
