@@ -8,10 +8,16 @@ Many runs are averaged over targets and seeds by `summarise`. Figures are in `in
 notebooks and other views.
 """
 
+from interp_unlearn.report._board import BoardRow as BoardRow
+from interp_unlearn.report._board import board_row as board_row
+from interp_unlearn.report._board import read_board_row as read_board_row
 from interp_unlearn.report._compare import Comparison as Comparison
 from interp_unlearn.report._compare import compare as compare
 from interp_unlearn.report._estimate import Estimate as Estimate
 from interp_unlearn.report._estimate import estimate as estimate
+from interp_unlearn.report._evidence import EvidenceCard as EvidenceCard
+from interp_unlearn.report._evidence import evidence_card as evidence_card
+from interp_unlearn.report._evidence import evidence_kinds as evidence_kinds
 from interp_unlearn.report._find import find_runs as find_runs
 from interp_unlearn.report._find import read_runs as read_runs
 from interp_unlearn.report._gate import GateResult as GateResult
@@ -27,6 +33,7 @@ from interp_unlearn.report._read import RunView as RunView
 from interp_unlearn.report._read import read_run as read_run
 from interp_unlearn.report._side_effects import SideEffect as SideEffect
 from interp_unlearn.report._side_effects import side_effects as side_effects
+from interp_unlearn.report._slices import Pictures as Pictures
 from interp_unlearn.report._summary import Entry as Entry
 from interp_unlearn.report._summary import Measure as Measure
 from interp_unlearn.report._summary import Summary as Summary
@@ -38,4 +45,9 @@ from interp_unlearn.report._summary_files import write_runs_csv as write_runs_cs
 from interp_unlearn.report._summary_files import write_summary as write_summary
 from interp_unlearn.report._verdict import VerdictView as VerdictView
 from interp_unlearn.report._verdict import verdict_of as verdict_of
+from interp_unlearn.report._views import PAGES as PAGES
+from interp_unlearn.report._views import View as View
+from interp_unlearn.report._views import missing_views as missing_views
+from interp_unlearn.report._views import register_view as register_view
+from interp_unlearn.report._views import views_of as views_of
 from interp_unlearn.report._write import write_report as write_report

@@ -28,7 +28,8 @@ def pictures(comparison: Comparison) -> tuple[Pictures, ...]:
     return tuple(make(comparison) for make in MAKERS)
 
 
-def _answers(comparison: Comparison) -> Pictures:
+def answers(comparison: Comparison) -> Pictures:
+    """What the models answer, set by set."""
     tables, intervals = comparison.by_model("behaviour"), comparison.by_model("behaviour_intervals")
     metrics = [m for m in ("exact", "probability") if any(has(t, "metric", m) for t in tables.values())]
     figures = [plots.behaviour_dots(tables, m, intervals=intervals, methods=comparison.methods) for m in metrics]
@@ -36,7 +37,8 @@ def _answers(comparison: Comparison) -> Pictures:
     return Pictures("Answers", text, tuple(figures), "No run saved its behaviour.")
 
 
-def _training(comparison: Comparison) -> Pictures:
+def training(comparison: Comparison) -> Pictures:
+    """Losses step by step."""
     figures = [
         plots.training_curves(run.events, name)
         for name, run in comparison.runs.items()
@@ -57,7 +59,8 @@ def _training(comparison: Comparison) -> Pictures:
     )
 
 
-def _relearn(comparison: Comparison) -> Pictures:
+def relearning(comparison: Comparison) -> Pictures:
+    """The target while a part of it is taught again."""
     curves: dict[str, Labelled] = {}
     for who, names in ((ORIGINAL, ("original", "before")), (GOLD, ("gold",))):
         for run in comparison.runs.values():
@@ -108,7 +111,8 @@ def _metric(table: Labelled, metric: str) -> Labelled | None:
     return replace(table, values=np.asarray(by_prompt[metric], dtype=float).mean(axis=1))
 
 
-def _weights(comparison: Comparison) -> Pictures:
+def weights(comparison: Comparison) -> Pictures:
+    """Where the weights moved."""
     tables = {
         m: t for m, t in comparison.per_method("weights.relative_change").items() if len(t.axes) == 1 and t.values.size
     }
@@ -119,8 +123,8 @@ def _weights(comparison: Comparison) -> Pictures:
 
 
 MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
-    _answers,
-    _training,
+    answers,
+    training,
     by_layer,
     between_known_and_unknown,
     latents,
@@ -128,8 +132,8 @@ MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
     features,
     lens_by_layer,
     lens_on_a_prompt,
-    _relearn,
-    _weights,
+    relearning,
+    weights,
 )
 
 PICTURED_TABLES = (

@@ -1,0 +1,206 @@
+"""What a run can show, page by page: each view says what it needs, what may be chosen in it, and how it is drawn.
+
+The report draws every group of pictures below each other. A view that people click through draws one at a time, so it
+asks first: `views_of` gives the views of one page for which a run has saved something. No view knows which method or
+which kind of model made a run; it knows names of tables and of evidence.
+
+Example:
+    >>> comparison = compare([read_run("runs/japan")])[0]
+    >>> [view.title for view in views_of(comparison, "lens")]
+    ['Logit lens by layer', 'Logit lens on one prompt']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from interp_unlearn._core import Registry
+from interp_unlearn.report._compare import Comparison
+from interp_unlearn.report._details import by_model, drawable, figures
+from interp_unlearn.report._inside import (
+    FEATURE_TABLES,
+    between_known_and_unknown,
+    by_layer,
+    drift,
+    features,
+    latents,
+    lens_by_layer,
+    lens_on_a_prompt,
+)
+from interp_unlearn.report._kinds import tables_of
+from interp_unlearn.report._pictures import MAKERS, answers, relearning, training, weights
+from interp_unlearn.report._slices import Pictures
+
+Choices = Mapping[str, tuple[str, ...]]
+"""What may be chosen in a view: the name of each choice, and what there is to choose from."""
+Chosen = Mapping[str, str]
+
+EVENTS = "events.jsonl"
+PAGES = ("run", "inside", "latents", "neurons", "lens", "attacks")
+
+
+def no_choices(_comparison: Comparison) -> Choices:
+    """Of views in which nothing is to be chosen."""
+    return {}
+
+
+@dataclass(frozen=True)
+class View:
+    """One thing to look at.
+
+    Attributes:
+        name: Stable, for links.
+        page: One of `PAGES`.
+        title: Heading.
+        needs: Beginnings of names of tables or evidence, or `EVENTS`; a run that saved one of them has something to
+            show. Without any, drawing tells.
+        missing: What to do where a run saved none of them.
+        draw: Makes the pictures, given what was chosen.
+        choices: What may be chosen.
+    """
+
+    name: str
+    page: str
+    title: str
+    needs: tuple[str, ...]
+    missing: str
+    draw: Callable[[Comparison, Chosen], Pictures]
+    choices: Callable[[Comparison], Choices] = no_choices
+
+    def ready(self, comparison: Comparison) -> bool:
+        """Whether a run saved what this view needs."""
+        if not self.needs:
+            return bool(self.draw(comparison, {}).figures)
+        events = [EVENTS] if any(run.events for run in comparison.runs.values()) else []
+        names = (*comparison.names("tables"), *comparison.names("evidence"), *events)
+        return any(name.startswith(self.needs) for name in names)
+
+
+VIEWS: Registry[View] = Registry("view")
+
+
+def register_view(view: View) -> View:
+    """File a view under its name; it then appears on its page."""
+    return VIEWS.register(view.name)(view)
+
+
+def views_of(comparison: Comparison, page: str) -> tuple[View, ...]:
+    """Views of one page for which these runs saved something, in the order in which they were registered."""
+    own = [view for view in VIEWS.values() if view.page == page and view.ready(comparison)]
+    return (*own, *_part_views(comparison, page))
+
+
+def missing_views(comparison: Comparison, page: str) -> tuple[View, ...]:
+    """Views of one page for which these runs saved nothing."""
+    return tuple(view for view in VIEWS.values() if view.page == page and not view.ready(comparison))
+
+
+# -- tables of parts of the evidence -----------------------------------------------------------------------------------
+
+PAGE_OF_KIND = {"attack": "attacks", "probe": "inside", "behaviour": "run"}
+"""Where the tables that a registered part of the evidence saved are shown, by the part's kind."""
+
+
+def _part_views(comparison: Comparison, page: str) -> list[View]:
+    """One view for each part of the evidence that saved tables which no registered view names."""
+    shown = tuple(need for view in VIEWS.values() for need in view.needs)
+    tables: dict[str, list[str]] = {}
+    titles: dict[str, str] = {}
+    for part, facts, table in tables_of(comparison):
+        own = [t for t in comparison.per_method(table).values() if drawable(t)]
+        if own and PAGE_OF_KIND.get(str(facts.get("kind"))) == page and not table.startswith(shown):
+            tables.setdefault(part, []).append(table)
+            titles[part] = str(facts.get("what") or part)
+    return [
+        View(
+            part,
+            page,
+            f"{titles[part][:1].upper()}{titles[part][1:]}",
+            tuple(names),
+            "",
+            _draw_tables(titles[part], names),
+        )
+        for part, names in tables.items()
+    ]
+
+
+def _draw(title: str, names: list[str]) -> Callable[[Comparison, Chosen], Pictures]:
+    def draw(comparison: Comparison, _chosen: Chosen) -> Pictures:
+        drawn = [
+            figure
+            for name in names
+            for figure in figures(by_model(comparison.per_method(name), comparison.methods), name, comparison.methods)
+        ]
+        return Pictures(title, "", tuple(drawn), "")
+
+    return draw
+
+
+# -- the views ---------------------------------------------------------------------------------------------------------
+
+
+def _pictures(make: Callable[[Comparison], Pictures]) -> Callable[[Comparison, Chosen], Pictures]:
+    return lambda comparison, _chosen: make(comparison)
+
+
+NO_SAE = "Name an SAE in the config of the run: [latents] sae = …"
+NO_LENS = "Runs save it unless their config says: [evidence] lens = false."
+EVERY_LEVEL = "It is part of the evidence of every level."
+
+
+def _heading(make: Callable[[Comparison], Pictures]) -> str:
+    """A function's name as a heading."""
+    return make.__name__.strip("_").replace("_", " ").capitalize()
+
+
+PLAIN: tuple[tuple[Callable[[Comparison], Pictures], str, str, tuple[str, ...], str], ...] = (
+    (answers, "run", "Answers", ("behaviour.",), "Every finished run saves its answers."),
+    (training, "run", "Training", (EVENTS,), "Every run that trains logs its steps."),
+    (drift, "inside", "What moved, site by site", ("diff.",), "Every finished run saves it."),
+    (
+        by_layer,
+        "inside",
+        "Alignment by layer",
+        ("alignment.layers_t", "probe.unknown_fraction", "layers."),
+        EVERY_LEVEL,
+    ),
+    (
+        between_known_and_unknown,
+        "inside",
+        "Between known and unknown",
+        ("alignment.t", "axis."),
+        EVERY_LEVEL,
+    ),
+    (weights, "inside", "Where weights moved", ("weights.relative_change",), "Saved by runs that change weights."),
+    (
+        latents,
+        "latents",
+        "Known and unknown latents",
+        ("firing.",),
+        NO_SAE,
+    ),
+    (
+        features,
+        "latents",
+        "Those that moved most",
+        FEATURE_TABLES,
+        NO_SAE,
+    ),
+    (
+        lens_by_layer,
+        "lens",
+        "Logit lens by layer",
+        ("lens_forget", "lens.margin"),
+        NO_LENS,
+    ),
+    (lens_on_a_prompt, "lens", "Logit lens on one prompt", ("lens_grid",), NO_LENS),
+    (relearning, "attacks", "Relearning", ("relearn.",), "Saved unless evidence.relearn = false."),
+)
+"""Pictures of the report that are views: how they are made, page, title, what they need, what to do without it."""
+
+for _make, _page, _title, _needs, _missing in PLAIN:
+    register_view(View(_make.__name__, _page, _title, _needs, _missing, _pictures(_make)))
+for _make in MAKERS:  # a group of pictures that was added to the report appears here, too
+    if _make not in [entry[0] for entry in PLAIN]:
+        register_view(View(_make.__name__, "inside", _heading(_make), (), "", _pictures(_make)))
