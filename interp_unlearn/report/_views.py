@@ -113,15 +113,8 @@ def _part_views(comparison: Comparison, page: str) -> list[View]:
             tables.setdefault(part, []).append(table)
             titles[part] = str(facts.get("what") or part)
     return [
-        View(
-            part,
-            page,
-            f"{titles[part][:1].upper()}{titles[part][1:]}",
-            tuple(names),
-            "",
-            _draw_tables(titles[part], names),
-        )
-        for part, names in tables.items()
+        View(f"part-{part}", page, title[:1].upper() + title[1:], tuple(tables[part]), "", _draw(title, tables[part]))
+        for part, title in titles.items()
     ]
 
 
