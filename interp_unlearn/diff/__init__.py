@@ -13,13 +13,16 @@ Example:
 from interp_unlearn.diff._activations import compare_activations as compare_activations
 from interp_unlearn.diff._changed import Changed as Changed
 from interp_unlearn.diff._changed import changed_tensors as changed_tensors
+from interp_unlearn.diff._latent_view import latent_ranking as latent_ranking
 from interp_unlearn.diff._latents import compare_latents as compare_latents
 from interp_unlearn.diff._neuron_overlap import Overlap as Overlap
 from interp_unlearn.diff._neuron_overlap import OverlapConfig as OverlapConfig
 from interp_unlearn.diff._neuron_overlap import moved_weights as moved_weights
 from interp_unlearn.diff._neuron_overlap import neuron_overlap as neuron_overlap
 from interp_unlearn.diff._neuron_overlap import overlap_evidence as overlap_evidence
+from interp_unlearn.diff._neuron_view import neuron_tables as neuron_tables
 from interp_unlearn.diff._neurons import compare_neurons as compare_neurons
+from interp_unlearn.diff._site_map import site_map as site_map
 from interp_unlearn.diff._weights import compare_weights as compare_weights
 from interp_unlearn.diff._weights_evidence import WEIGHTS as WEIGHTS
 from interp_unlearn.diff._weights_evidence import block_changes as block_changes

@@ -28,6 +28,12 @@ from interp_unlearn.report._json import as_text as as_text
 from interp_unlearn.report._json import report_json as report_json
 from interp_unlearn.report._json import schema as schema
 from interp_unlearn.report._json import write_json_report as write_json_report
+from interp_unlearn.report._page_views import VIEWS_IN_ORDER as VIEWS_IN_ORDER
+from interp_unlearn.report._pages import PAGES as PAGES
+from interp_unlearn.report._pages import View as View
+from interp_unlearn.report._pages import missing_views as missing_views
+from interp_unlearn.report._pages import register_view as register_view
+from interp_unlearn.report._pages import views_of as views_of
 from interp_unlearn.report._pictures import pictures as pictures
 from interp_unlearn.report._read import RunView as RunView
 from interp_unlearn.report._read import read_run as read_run
@@ -45,9 +51,4 @@ from interp_unlearn.report._summary_files import write_runs_csv as write_runs_cs
 from interp_unlearn.report._summary_files import write_summary as write_summary
 from interp_unlearn.report._verdict import VerdictView as VerdictView
 from interp_unlearn.report._verdict import verdict_of as verdict_of
-from interp_unlearn.report._views import PAGES as PAGES
-from interp_unlearn.report._views import View as View
-from interp_unlearn.report._views import missing_views as missing_views
-from interp_unlearn.report._views import register_view as register_view
-from interp_unlearn.report._views import views_of as views_of
 from interp_unlearn.report._write import write_report as write_report

@@ -18,9 +18,9 @@ from interp_unlearn.report._inside import (
     features,
     latents,
     lens_by_layer,
-    lens_on_a_prompt,
 )
 from interp_unlearn.report._slices import Pictures, has
+from interp_unlearn.report._views import VIEWS, latents_and_neurons, lens_on_a_prompt, sites, tokens
 
 
 def pictures(comparison: Comparison) -> tuple[Pictures, ...]:
@@ -129,9 +129,12 @@ MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
     between_known_and_unknown,
     latents,
     drift,
+    sites,
     features,
+    latents_and_neurons,
     lens_by_layer,
     lens_on_a_prompt,
+    tokens,
     relearning,
     weights,
 )
@@ -151,6 +154,7 @@ PICTURED_TABLES = (
     "relearn.control",
     "weights.relative_change",
     *FEATURE_TABLES,
+    VIEWS,
 )
 """Beginnings of the names of tables that have a picture or a column; site-by-group diffs have one too."""
 

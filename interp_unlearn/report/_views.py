@@ -1,199 +1,68 @@
-"""What a run can show, page by page: each view says what it needs, what may be chosen in it, and how it is drawn.
+"""Pictures from the tables that runs save for views: sites, tokens and lens of one prompt, latents, neurons.
 
-The report draws every group of pictures below each other. A view that people click through draws one at a time, so it
-asks first: `views_of` gives the views of one page for which a run has saved something. No view knows which method or
-which kind of model made a run; it knows names of tables and of evidence.
-
-Example:
-    >>> comparison = compare([read_run("runs/japan")])[0]
-    >>> [view.title for view in views_of(comparison, "lens")]
-    ['Logit lens by layer', 'Logit lens on one prompt']
+One prompt and one measure of each are shown; the rest is for the explorer, or for `report.plots` in a notebook.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from interp_unlearn._core import Labelled
+from interp_unlearn.report import plots
+from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
+from interp_unlearn.report._slices import Pictures, has
 
-from interp_unlearn._core import Registry
-from interp_unlearn.report._compare import Comparison
-from interp_unlearn.report._details import by_model, drawable, figures
-from interp_unlearn.report._inside import (
-    FEATURE_TABLES,
-    between_known_and_unknown,
-    by_layer,
-    drift,
-    features,
-    latents,
-    lens_by_layer,
-    lens_on_a_prompt,
-)
-from interp_unlearn.report._kinds import tables_of
-from interp_unlearn.report._pictures import MAKERS, answers, relearning, training, weights
-from interp_unlearn.report._slices import Pictures
-
-Choices = Mapping[str, tuple[str, ...]]
-"""What may be chosen in a view: the name of each choice, and what there is to choose from."""
-Chosen = Mapping[str, str]
-
-EVENTS = "events.jsonl"
-PAGES = ("run", "inside", "latents", "neurons", "lens", "attacks")
+VIEWS = "view."
+"""How the names of these tables begin."""
+HOW = "a run saves it by itself, and interp-unlearn evidence adds it to an older one"
 
 
-def no_choices(_comparison: Comparison) -> Choices:
-    """Of views in which nothing is to be chosen."""
-    return {}
-
-
-@dataclass(frozen=True)
-class View:
-    """One thing to look at.
-
-    Attributes:
-        name: Stable, for links.
-        page: One of `PAGES`.
-        title: Heading.
-        needs: Beginnings of names of tables or evidence, or `EVENTS`; a run that saved one of them has something to
-            show. Without any, drawing tells.
-        missing: What to do where a run saved none of them.
-        draw: Makes the pictures, given what was chosen.
-        choices: What may be chosen.
-    """
-
-    name: str
-    page: str
-    title: str
-    needs: tuple[str, ...]
-    missing: str
-    draw: Callable[[Comparison, Chosen], Pictures]
-    choices: Callable[[Comparison], Choices] = no_choices
-
-    def ready(self, comparison: Comparison) -> bool:
-        """Whether a run saved what this view needs."""
-        if not self.needs:
-            return bool(self.draw(comparison, {}).figures)
-        events = [EVENTS] if any(run.events for run in comparison.runs.values()) else []
-        names = (*comparison.names("tables"), *comparison.names("evidence"), *events)
-        return any(name.startswith(self.needs) for name in names)
-
-
-VIEWS: Registry[View] = Registry("view")
-
-
-def register_view(view: View) -> View:
-    """File a view under its name; it then appears on its page."""
-    return VIEWS.register(view.name)(view)
-
-
-def views_of(comparison: Comparison, page: str) -> tuple[View, ...]:
-    """Views of one page for which these runs saved something, in the order in which they were registered."""
-    own = [view for view in VIEWS.values() if view.page == page and view.ready(comparison)]
-    return (*own, *_part_views(comparison, page))
-
-
-def missing_views(comparison: Comparison, page: str) -> tuple[View, ...]:
-    """Views of one page for which these runs saved nothing."""
-    return tuple(view for view in VIEWS.values() if view.page == page and not view.ready(comparison))
-
-
-# -- tables of parts of the evidence -----------------------------------------------------------------------------------
-
-PAGE_OF_KIND = {"attack": "attacks", "probe": "inside", "behaviour": "run"}
-"""Where the tables that a registered part of the evidence saved are shown, by the part's kind."""
-
-
-def _part_views(comparison: Comparison, page: str) -> list[View]:
-    """One view for each part of the evidence that saved tables which no registered view names."""
-    shown = tuple(need for view in VIEWS.values() for need in view.needs)
-    tables: dict[str, list[str]] = {}
-    titles: dict[str, str] = {}
-    for part, facts, table in tables_of(comparison):
-        own = [t for t in comparison.per_method(table).values() if drawable(t)]
-        if own and PAGE_OF_KIND.get(str(facts.get("kind"))) == page and not table.startswith(shown):
-            tables.setdefault(part, []).append(table)
-            titles[part] = str(facts.get("what") or part)
-    return [
-        View(f"part-{part}", page, title[:1].upper() + title[1:], tuple(tables[part]), "", _draw(title, tables[part]))
-        for part, title in titles.items()
+def sites(comparison: Comparison) -> Pictures:
+    """What moved at every site of every block."""
+    figures = [
+        plots.site_map(table, name=method) for method, table in comparison.per_method(f"{VIEWS}site_map").items()
     ]
+    text = "Each kind of site at each layer, at mentions of the target, of neighbours and of unknown entities."
+    return Pictures("What moved, site by site", text, tuple(figures), f"No run saved a site map ({HOW}).")
 
 
-def _draw(title: str, names: list[str]) -> Callable[[Comparison, Chosen], Pictures]:
-    def draw(comparison: Comparison, _chosen: Chosen) -> Pictures:
-        drawn = [
-            figure
-            for name in names
-            for figure in figures(by_model(comparison.per_method(name), comparison.methods), name, comparison.methods)
-        ]
-        return Pictures(title, "", tuple(drawn), "")
-
-    return draw
-
-
-# -- the views ---------------------------------------------------------------------------------------------------------
+def tokens(comparison: Comparison) -> Pictures:
+    """One prompt token by token: what moved, and what would be said next."""
+    figures = []
+    for method, table in comparison.per_method(f"{VIEWS}token_map").items():
+        figures.append(plots.token_map(table, name=method))
+    for method, table in comparison.per_method(f"{VIEWS}next_tokens").items():
+        figures.append(plots.next_token_bars(table, top=8, name=method))
+    text = "A held-out question about the target: where its tokens moved, and what the models would say next."
+    return Pictures("One question, token by token", text, tuple(figures), f"No run saved a token map ({HOW}).")
 
 
-def _pictures(make: Callable[[Comparison], Pictures]) -> Callable[[Comparison, Chosen], Pictures]:
-    return lambda comparison, _chosen: make(comparison)
+def lens_on_a_prompt(comparison: Comparison) -> Pictures:
+    """The logit lens on one prompt, layer by position."""
+    grids: dict[str, Labelled] = {}
+    for method, table in comparison.per_method(f"{VIEWS}lens_grid").items():
+        for phase, who in (("before", ORIGINAL), ("after", method), ("gold", GOLD)):
+            if who not in grids and has(table, "phase", phase):
+                grids[who] = plots.prompt_slice(table, 0, phase)
+    order = (ORIGINAL, *comparison.methods, GOLD)
+    figures = [plots.lens_grid(grids[who], who) for who in order if who in grids]
+    prompt = next((str(t.config["prompt"]) for t in grids.values()), "")
+    text = "The most likely next token at each layer and position of one held-out question"
+    return Pictures(
+        "Logit lens on one prompt",
+        f"{text}: “{prompt}”" if prompt else f"{text}.",
+        tuple(figures),
+        f"No run saved the logit lens of a prompt ({HOW}).",
+    )
 
 
-NO_SAE = "Name an SAE in the config of the run: [latents] sae = …"
-NO_LENS = "Runs save it unless their config says: [evidence] lens = false."
-EVERY_LEVEL = "It is part of the evidence of every level."
-
-
-def _heading(make: Callable[[Comparison], Pictures]) -> str:
-    """A function's name as a heading."""
-    return make.__name__.strip("_").replace("_", " ").capitalize()
-
-
-PLAIN: tuple[tuple[Callable[[Comparison], Pictures], str, str, tuple[str, ...], str], ...] = (
-    (answers, "run", "Answers", ("behaviour.",), "Every finished run saves its answers."),
-    (training, "run", "Training", (EVENTS,), "Every run that trains logs its steps."),
-    (drift, "inside", "What moved, site by site", ("diff.",), "Every finished run saves it."),
-    (
-        by_layer,
-        "inside",
-        "Alignment by layer",
-        ("alignment.layers_t", "probe.unknown_fraction", "layers."),
-        EVERY_LEVEL,
-    ),
-    (
-        between_known_and_unknown,
-        "inside",
-        "Between known and unknown",
-        ("alignment.t", "axis."),
-        EVERY_LEVEL,
-    ),
-    (weights, "inside", "Where weights moved", ("weights.relative_change",), "Saved by runs that change weights."),
-    (
-        latents,
-        "latents",
-        "Known and unknown latents",
-        ("firing.",),
-        NO_SAE,
-    ),
-    (
-        features,
-        "latents",
-        "Those that moved most",
-        FEATURE_TABLES,
-        NO_SAE,
-    ),
-    (
-        lens_by_layer,
-        "lens",
-        "Logit lens by layer",
-        ("lens_forget", "lens.margin"),
-        NO_LENS,
-    ),
-    (lens_on_a_prompt, "lens", "Logit lens on one prompt", ("lens_grid",), NO_LENS),
-    (relearning, "attacks", "Relearning", ("relearn.",), "Saved unless evidence.relearn = false."),
-)
-"""Pictures of the report that are views: how they are made, page, title, what they need, what to do without it."""
-
-for _make, _page, _title, _needs, _missing in PLAIN:
-    register_view(View(_make.__name__, _page, _title, _needs, _missing, _pictures(_make)))
-for _make in MAKERS:  # a group of pictures that was added to the report appears here, too
-    if _make not in [entry[0] for entry in PLAIN]:
-        register_view(View(_make.__name__, "inside", _heading(_make), (), "", _pictures(_make)))
+def latents_and_neurons(comparison: Comparison) -> Pictures:
+    """What the latents mark that changed, and whether the neurons of the answers moved."""
+    figures = [
+        plots.latent_ranking(table, method) for method, table in comparison.per_method(f"{VIEWS}latents").items()
+    ]
+    figures += [
+        plots.neuron_layers(table, method) for method, table in comparison.per_method(f"{VIEWS}neuron_layers").items()
+    ]
+    text = "Latents by what they mark and how they changed; neurons of the target's answers, and those that moved."
+    return Pictures(
+        "Marks of latents, places of neurons", text, tuple(figures), f"No run saved its latents or neurons ({HOW})."
+    )
