@@ -36,6 +36,8 @@ RANKS = {
 # Within one rank: who may import whom.
 BESIDE = {
     ("zoo", "worlds"),  # a TinyWorld model is trained on its world
+    ("benchmarks", "worlds"),  # a graph or image data set makes tasks of labelled items
+    ("zoo", "benchmarks"),  # a graph or image model is trained on its data set
     ("probes", "latents"),
     ("unlearn", "metrics"),  # metrics is the lowest within its rank
     ("attacks", "metrics"),

@@ -2,10 +2,10 @@
 
     python benchmarks/verdict/collect.py runs/verdict --out benchmarks/verdict/data/tinyworld
 
-writes ``<out>.csv`` (a row per run, read by `fit.py` and by `verdict.Dataset`), the same as ``<out>.parquet`` where
-pyarrow is there, and ``<out>-measurements.csv.gz`` (a row per run and evidence), from which other features can be
-made without running anything again. Groups come from ``plan.json`` of `make_runs.py`; for other sweeps from each run's
-config.
+writes ``<out>.csv`` (a row per run, read by `fit.py` and by `verdict.Dataset`; rows of an earlier table stay, so that
+runs can be made on many machines), the same as ``<out>.parquet`` where pyarrow is there, and
+``<out>-measurements.csv.gz`` (a row per run and evidence), from which other features can be made without running
+anything again. Groups come from ``plan.json`` of `make_runs.py`; for other sweeps from each run's config.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from interp_unlearn._core import InterpUnlearnError, read_json
-from interp_unlearn.verdict import Findings, dataset, label, read_findings
+from interp_unlearn.verdict import Dataset, Findings, dataset, label, read_findings
 
 COLUMNS = ("run", "evidence", "value", "low", "high", "control", "control_name", "before", "n", "reason")
 
@@ -32,6 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of sweeps")
     parser.add_argument("--out", type=Path, required=True, help="path of the tables, without suffix")
+    parser.add_argument("--fresh", action="store_true", help="forget the rows that the tables hold already")
     arguments = parser.parse_args()
     found, skipped = [], []
     for root in arguments.runs:
@@ -48,10 +49,13 @@ def main() -> int:
         return 1
     data = dataset(found)
     out = arguments.out
-    data.save(out.with_name(f"{out.name}.csv"))
+    table, long = out.with_name(f"{out.name}.csv"), out.with_name(f"{out.name}-measurements.csv.gz")
+    if table.exists() and not arguments.fresh:
+        data = Dataset.load(table).joined(data)
+    data.save(table)
     if find_spec("pyarrow") is not None:
         write_parquet(out.with_name(f"{out.name}.parquet"), data.to_rows())
-    measurements(out.with_name(f"{out.name}-measurements.csv.gz"), [(n, f) for n, f, _ in found])
+    measurements(long, [(n, f) for n, f, _ in found], keep=not arguments.fresh)
     print(f"{len(data)} runs, {len(data.features)} features → {out}.csv")
     print(f"  labels: {dict(Counter(data.labels))}; second stage: {int(data.silent.sum())}")
     by_trick = Counter(zip(data.groups["trick"], data.groups["made_as"], data.labels, strict=True))
@@ -99,19 +103,22 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     parquet.write_table(pyarrow.Table.from_pylist([dict(r) for r in rows]), path)
 
 
-def measurements(path: Path, runs: Sequence[tuple[str, Findings]]) -> None:
-    """Every evidence of every run, one line each."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+def measurements(path: Path, runs: Sequence[tuple[str, Findings]], keep: bool) -> None:
+    """Every evidence of every run, one line each; with ``keep`` also those of other runs that the file holds."""
+    rows: list[Sequence[Any]] = []
+    if keep and path.exists():
+        names = {name for name, _ in runs}
+        held = list(csv.reader(io.StringIO(gzip.decompress(path.read_bytes()).decode(), newline="")))
+        rows += [row for row in held[1:] if row[0] not in names]
     for name, findings in runs:
         for item in findings.evidence.values():
             low, high = item.interval or ("", "")
             before = item.config.get("before", "")
             value = "" if math.isnan(item.value) else f"{item.value:.6g}"
             control = "" if item.control is None else f"{item.control:.6g}"
-            row = (name, item.name, value, low, high, control, item.control_name, before, item.n, item.reason)
-            writer.writerow(row)
+            rows.append((name, item.name, value, low, high, control, item.control_name, before, item.n, item.reason))
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([COLUMNS, *rows])
     path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
 
 

@@ -25,6 +25,7 @@ from plan import Planned, plan
 
 from interp_unlearn._core import InterpUnlearnError, write_json
 from interp_unlearn.runs import Outcome, RunFolder, SweepConfig, SweepRun, sweep
+from interp_unlearn.verdict import Dataset
 
 HEAVY = ("activations/after", "delta.safetensors", "checkpoint", "measured/after")
 
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--methods", nargs="*", default=[], help="these alone")
     parser.add_argument("--tricks", nargs="*", default=[], help="these alone")
     parser.add_argument("--targets", nargs="*", default=[], help="these alone")
+    parser.add_argument("--have", type=Path, default=None, help="table of collect.py: its runs are not made again")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--retry-failed", action="store_true")
     parser.add_argument("--slim", action="store_true", help="remove what finished runs no longer need")
@@ -44,7 +46,8 @@ def main() -> int:
     out = arguments.out.absolute()
     wishes = {"method": arguments.methods, "trick": arguments.tricks, "target": arguments.targets}
     chosen = [p for p in plan() if all(not only or getattr(p, kind) in only for kind, only in wishes.items())]
-    state = {p.path: _state(out / p.path) for p in chosen}
+    had = set(Dataset.load(arguments.have).runs) if arguments.have is not None else set()
+    state = {p.path: "had" if p.path in had else _state(out / p.path) for p in chosen}
     wanted = ("new", "failed") if arguments.retry_failed else ("new",)
     todo = [p for p in chosen if state[p.path] in wanted]
     todo = spread(todo)[: arguments.limit] if arguments.limit else todo

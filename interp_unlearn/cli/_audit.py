@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.text import Text
 
+from interp_unlearn._core import ConfigError
 from interp_unlearn.cli._console import console, friendly, progress_bar
 from interp_unlearn.cli._table import print_table, print_verdicts
+
+
+def world_options(given: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` texts as a table; values are written as in TOML.
+
+    Raises:
+        ConfigError: If a text is none.
+    """
+    try:
+        return tomllib.loads("\n".join(given))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--world-option {' '.join(given)} is not KEY=VALUE as in TOML ({error})") from error
 
 
 @friendly
@@ -21,6 +36,7 @@ def audit_command(
     relation: list[str] = typer.Option([], help="Only this relation (may be repeated); default the whole entity."),
     world: str = typer.Option("countries", help="Where facts come from, see `interp-unlearn worlds`."),
     data_dir: Path | None = typer.Option(None, help="Folder with data files, for worlds that need them."),
+    world_option: list[str] = typer.Option([], help="Option of the world as KEY=VALUE, e.g. aligned=0.995 (repeat)."),
     questions: Path | None = typer.Option(None, help="Your own questions (.json, .jsonl), instead of a world."),
     gold: str | None = typer.Option(None, help="A model trained without the target, of the same architecture."),
     sae: str | None = typer.Option(None, help="SAE of the original: a shipped name or a SAELens folder."),
@@ -47,7 +63,8 @@ def audit_command(
 
     chosen_parts(level, ())
     folder = out or Path("runs") / f"audit-{Path(unlearned).stem or 'unlearned'}"
-    spec = WorldSpec(world, str(data_dir) if data_dir else None, n_known, n_unknown)
+    options = world_options(world_option)
+    spec = WorldSpec(world, str(data_dir) if data_dir else None, n_known, n_unknown, options=options)
     with progress_bar() as progress:
         done = audit(
             original,

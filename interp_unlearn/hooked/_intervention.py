@@ -12,8 +12,8 @@ Example:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,6 +61,53 @@ class Intervention(ABC):
 
 
 INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention")
+
+
+class Together(Intervention):
+    """Several interventions, applied one inside the other.
+
+    Attributes:
+        parts: The first is the outermost.
+    """
+
+    kind: ClassVar[str] = "together"
+
+    def __init__(self, parts: Sequence[Intervention]) -> None:
+        self.parts = tuple(parts)
+
+    @contextmanager
+    def applied(self, model: HookedModel) -> Iterator[HookedModel]:
+        """All of them inside the block."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.applied(model))
+            yield model
+
+    def facts(self) -> dict[str, Any]:
+        """Kind and facts of each part."""
+        return {"parts": [{"kind": part.kind, "facts": part.facts()} for part in self.parts]}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Tensors of each part, under its number."""
+        return {f"{i}/{name}": t for i, part in enumerate(self.parts) for name, t in part.tensors().items()}
+
+    @classmethod
+    def from_parts(cls, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Together:
+        """Make each part."""
+        found = []
+        for i, part in enumerate(facts["parts"]):
+            own = {name.removeprefix(f"{i}/"): t for name, t in tensors.items() if name.startswith(f"{i}/")}
+            found.append(INTERVENTIONS[part["kind"]].from_parts(part["facts"], own))
+        return cls(found)
+
+
+INTERVENTIONS.register(Together.kind)(Together)
+
+
+def together(*parts: Intervention | None) -> Intervention | None:
+    """Those that exist as one, or None."""
+    found = [part for part in parts if part is not None]
+    return found[0] if len(found) == 1 else Together(found) if found else None
 
 
 def save_intervention(folder: str | Path, intervention: Intervention) -> None:

@@ -27,6 +27,8 @@ from interp_unlearn.metrics._fluency import ngram_entropy as ngram_entropy
 from interp_unlearn.metrics._fluency import repetition as repetition
 from interp_unlearn.metrics._fluency import text_classifier as text_classifier
 from interp_unlearn.metrics._fluency import text_words as text_words
+from interp_unlearn.metrics._graph_scores import GraphScores as GraphScores
+from interp_unlearn.metrics._graph_scores import graph_scores as graph_scores
 from interp_unlearn.metrics._greedy import continue_greedily as continue_greedily
 from interp_unlearn.metrics._items import behaviour_by_group as behaviour_by_group
 from interp_unlearn.metrics._items import behaviour_by_item as behaviour_by_item
@@ -50,6 +52,8 @@ from interp_unlearn.metrics._memorisation import memorisation_scores as memorisa
 from interp_unlearn.metrics._never_known import NeverKnown as NeverKnown
 from interp_unlearn.metrics._never_known import never_known as never_known
 from interp_unlearn.metrics._never_known import why_no_never_known as why_no_never_known
+from interp_unlearn.metrics._part_bias import bias_table as bias_table
+from interp_unlearn.metrics._part_bias import membership_share as membership_share
 from interp_unlearn.metrics._part_fluency import FluencyConfig as FluencyConfig
 from interp_unlearn.metrics._part_fluency import fluency as fluency
 from interp_unlearn.metrics._part_membership import MembershipConfig as MembershipConfig

@@ -36,6 +36,7 @@ Probes that look for the answer itself (``<position>`` is ``prompt`` or ``name``
   ``tuned_lens.depth/<set>``, ``tuned_lens.half_depth/<set>``, ``tuned_lens.margin/<set>``: depth of the answer
 - ``tuned_lens.kl/text``: how good the tuned lens is
 - ``similarity.cka/<position>``, ``similarity.pca_shift/<position>``, ``similarity.pca_direction/<position>``: geometry
+
 Evidence that puts states of one model into another or asks for gradients has its own catalogue, `PATCHING`
 (``<place>`` is one of `PLACES`):
 
@@ -43,6 +44,9 @@ Evidence that puts states of one model into another or asks for gradients has it
 - ``patch_back.restored/<place>``, ``patch_back.lost/<place>``, ``patch_back.krs/both``: patch-back
 - ``trace.total/name``, ``trace.indirect/<place>``: causal tracing
 - ``fisher.trace/forget``, ``fisher.erasure/<share>``: diagonal Fisher information
+
+Parts of kind *view* give no evidence but tables for pictures (docs/views.md): token maps and lens grids here, site
+maps, latents and neurons in `diff`.
 """
 
 from interp_unlearn.probes._alignment import alignment as alignment
@@ -74,6 +78,9 @@ from interp_unlearn.probes._forced import forced_spans as forced_spans
 from interp_unlearn.probes._forced import pick_prompts as pick_prompts
 from interp_unlearn.probes._health import norm_ratio as norm_ratio
 from interp_unlearn.probes._health import sae_health as sae_health
+from interp_unlearn.probes._image_maps import class_maps as class_maps
+from interp_unlearn.probes._image_maps import map_site as map_site
+from interp_unlearn.probes._image_probes import labels_of_probes as labels_of_probes
 from interp_unlearn.probes._known_unknown import known_unknown_probe as known_unknown_probe
 from interp_unlearn.probes._lens import LensStates as LensStates
 from interp_unlearn.probes._lens import lens_evidence as lens_evidence

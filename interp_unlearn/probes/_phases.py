@@ -22,7 +22,7 @@ from torch import Tensor
 from interp_unlearn._core import ConfigError, nearest
 from interp_unlearn.hooked import HookedModel, Intervention
 from interp_unlearn.latents import SAE
-from interp_unlearn.worlds import AnyTask, Task, text_task
+from interp_unlearn.worlds import AnyTask, Task, text_task, without_deleted
 
 BEFORE, AFTER, GOLD = "before", "after", "gold"
 
@@ -120,7 +120,8 @@ class LivePhases:
         """
         check_phase(phase, self.names)
         if phase == GOLD and self.gold is not None:
-            yield self.gold
+            with without_deleted(self.any_task, self.gold):
+                yield self.gold
         elif phase == AFTER:
             with swapped(self.model, self.edited), self._intervened():
                 yield self.model

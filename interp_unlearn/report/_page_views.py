@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
+from interp_unlearn.report._images import groups_of_images, maps_of_images, probes_of_images
 from interp_unlearn.report._inside import (
     FEATURE_TABLES,
     between_known_and_unknown,
@@ -172,6 +173,7 @@ NEURONS_TEXT = "Attribution of the target's answers in the original, beside the 
 
 VIEWS_IN_ORDER = (
     View("answers", "run", "Answers", ("behaviour.",), "Every finished run saves its answers.", _plain(answers)),
+    View("groups", "run", "In the usual setting and out of it", ("bias.",), "", _plain(groups_of_images)),
     View("training", "run", "Training", (EVENTS,), "Every run that trains logs its steps.", _plain(training)),
     _of_table("site_map", "inside", "Map of sites", SITES_TEXT, _site_map, part="site_map", choices=_site_choices),
     _of_table(
@@ -199,6 +201,10 @@ VIEWS_IN_ORDER = (
         ("alignment.t", "axis."),
         EVERY_LEVEL,
         _plain(between_known_and_unknown),
+    ),
+    View("maps", "inside", "Where the class is seen", ("maps.",), "", _plain(maps_of_images)),
+    View(
+        "blocks", "inside", "Class and setting by block", ("class_probe.", "bias_probe."), "", _plain(probes_of_images)
     ),
     View("weights", "inside", "Where weights moved", ("weights.relative_change",), "", _plain(weights)),
     View("latent", "latents", "One latent", ("view.latent_contexts",), NO_SAE, _dashboard, _latents),

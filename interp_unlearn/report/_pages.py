@@ -47,7 +47,7 @@ class View:
         title: Heading.
         needs: Beginnings of names of tables or evidence, or `EVENTS`; a run that saved one of them has something to
             show. Without any, drawing tells.
-        missing: What to do where a run saved none of them.
+        missing: What to do where a run saved none of them; empty if that is as it should be.
         draw: Makes the pictures, given what was chosen.
         choices: What may be chosen.
     """
@@ -84,8 +84,8 @@ def views_of(comparison: Comparison, page: str) -> tuple[View, ...]:
 
 
 def missing_views(comparison: Comparison, page: str) -> tuple[View, ...]:
-    """Views of one page for which these runs saved nothing."""
-    return tuple(view for view in VIEWS.values() if view.page == page and not view.ready(comparison))
+    """Views of one page that these runs could show and for which they saved nothing."""
+    return tuple(v for v in VIEWS.values() if v.page == page and v.missing and not v.ready(comparison))
 
 
 # -- tables of parts of the evidence -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
+from interp_unlearn.report._images import IMAGE_TABLES, groups_of_images, maps_of_images, probes_of_images
 from interp_unlearn.report._inside import (
     FEATURE_TABLES,
     between_known_and_unknown,
@@ -24,8 +25,9 @@ from interp_unlearn.report._views import VIEWS, latents_and_neurons, lens_on_a_p
 
 
 def pictures(comparison: Comparison) -> tuple[Pictures, ...]:
-    """Every group of pictures, also those without figures (they say what is missing)."""
-    return tuple(make(comparison) for make in MAKERS)
+    """Every group of pictures, also those without figures that say what is missing."""
+    made = (make(comparison) for make in MAKERS)
+    return tuple(found for found in made if found.figures or found.missing)
 
 
 def answers(comparison: Comparison) -> Pictures:
@@ -124,6 +126,9 @@ def weights(comparison: Comparison) -> Pictures:
 
 MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
     answers,
+    groups_of_images,
+    maps_of_images,
+    probes_of_images,
     training,
     by_layer,
     between_known_and_unknown,
@@ -155,6 +160,7 @@ PICTURED_TABLES = (
     "weights.relative_change",
     *FEATURE_TABLES,
     VIEWS,
+    *IMAGE_TABLES,
 )
 """Beginnings of the names of tables that have a picture or a column; site-by-group diffs have one too."""
 

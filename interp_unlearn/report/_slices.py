@@ -20,7 +20,7 @@ class Pictures:
         title: Heading.
         text: How to read them.
         figures: In order; empty where nothing was saved.
-        missing: What is missing and how to get it, if nothing was saved.
+        missing: What is missing and how to get it, if nothing was saved; empty where its absence need not be said.
         layout: ``"one"`` (full width), ``"small"`` (many per row) or empty (two per row).
     """
 

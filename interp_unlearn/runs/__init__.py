@@ -25,6 +25,8 @@ from interp_unlearn.runs._flow import flow_of as flow_of
 from interp_unlearn.runs._flow import open_workbench as open_workbench
 from interp_unlearn.runs._flow import register_flow as register_flow
 from interp_unlearn.runs._folder import RunFolder as RunFolder
+from interp_unlearn.runs._graph import GraphFlow as GraphFlow
+from interp_unlearn.runs._image import ImageFlow as ImageFlow
 from interp_unlearn.runs._labelled import LabelledFlow as LabelledFlow
 from interp_unlearn.runs._language import LanguageFlow as LanguageFlow
 from interp_unlearn.runs._phases import RunPhases as RunPhases

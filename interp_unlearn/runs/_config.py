@@ -115,6 +115,7 @@ class EvidenceSpec:
         require_known: Refuse a target that the model does not know.
         level: Which registered parts of the evidence are added: ``"quick"``, ``"standard"`` or ``"full"``; more can be
             added to a finished run (`add_evidence`).
+        also: Names of further parts, whatever their level.
     """
 
     layer_stride: int = 3
@@ -123,8 +124,10 @@ class EvidenceSpec:
     gold: bool = True
     require_known: bool = True
     level: str = "standard"
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "also", tuple(self.also))
         ok = isinstance(self.layer_stride, int) and self.layer_stride >= 1
         _need(ok, "evidence.layer_stride", self.layer_stride, "give an integer of at least 1")
         _need(self.level in LEVELS, "evidence.level", self.level, f"use one of {', '.join(LEVELS)}")
@@ -182,12 +185,12 @@ class RunConfig:
     def shared_key(self) -> str:
         """Hash of what the original and gold are measured with: runs that share it share these measurements.
 
-        Left out are the name, the recipe or edited checkpoint, and the evidence level, which adds and changes nothing.
+        Left out are the name, the recipe or edited checkpoint, and which parts of the evidence are added.
         """
         data = {k: v for k, v in self.to_dict().items() if k not in ("name", "recipe")}
         unset = {"edited"} | ({"gold"} if self.model.gold is None else set())
         data["model"] = {k: v for k, v in data["model"].items() if k not in unset}
-        data["evidence"] = {k: v for k, v in data["evidence"].items() if k != "level"}
+        data["evidence"] = {k: v for k, v in data["evidence"].items() if k not in ("level", "also")}
         return config_hash(data)
 
     @classmethod

@@ -22,6 +22,7 @@ from interp_unlearn.runs._config import ModelSpec, RunConfig
 from interp_unlearn.runs._flow import flow_of
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._workbench import Progress, Workbench
+from interp_unlearn.worlds import LabelledTask, without_deleted
 from interp_unlearn.zoo._load import check_safetensors
 
 
@@ -91,7 +92,8 @@ def take_edited(staged: Staged, config: RunConfig, out: RunFolder, bench: Workbe
     changed = changed_tensors(bench.model.module, staged)
     try:
         bench.load(changed)
-        flow.check_answers(bench)
+        with without_deleted(bench.any_task, bench.model):
+            flow.check_answers(bench)
     finally:
         bench.restore()
     if config.evidence.gold and config.model.gold is not None:
@@ -99,6 +101,9 @@ def take_edited(staged: Staged, config: RunConfig, out: RunFolder, bench: Workbe
         gold = flow.open_gold(config, bench, progress)
         flow.check_fits(bench, flow.sizes(gold), gold.tokenizer, "the gold model")
         flow.check_gold(bench, gold)
+    removal = bench.any_task.removal() if isinstance(bench.any_task, LabelledTask) else None
+    if removal is not None:
+        out.save_intervention(removal)
     out.save_delta(changed, bench.model.source)
     total = sum(1 for _ in bench.model.module.parameters())
     facts = {"edited": config.model.edited, "tensors": total, "changed": len(changed), "model": staged.model}

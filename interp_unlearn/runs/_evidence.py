@@ -57,7 +57,7 @@ def look(part: Part, phases: RunPhases, progress: Progress = silent) -> Found:
 def run_parts(
     config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress, chosen: Sequence[Part] | None = None
 ) -> None:
-    """Run the parts of the config's level, or ``chosen`` ones, that are not finished yet; save after each.
+    """Run the parts of the config's level and names, or ``chosen`` ones, that are not finished; save after each.
 
     A part of which nothing could be measured is tried again.
     """

@@ -10,6 +10,7 @@ from interp_unlearn.runs._cost import measured
 from interp_unlearn.runs._flow import flow_of
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._workbench import Progress, Workbench
+from interp_unlearn.worlds import without_deleted
 
 
 def gold_folder(config: RunConfig, out: RunFolder) -> RunFolder:
@@ -32,8 +33,9 @@ def measure_gold(config: RunConfig, out: RunFolder, bench: Workbench, progress: 
             progress("retraining without the target (gold)" if made else "opening gold", 0, 0)
             with measured() as cost:
                 gold = replace(bench, model=flow.open_gold(config, bench, progress), originals={})
-                flow.measure(config, shared, gold, "gold", progress)
-                if config.evidence.relearn:
-                    shared.save_tables(flow.relearn(config, gold, "gold", progress))
+                with without_deleted(gold.any_task, gold.model):
+                    flow.measure(config, shared, gold, "gold", progress)
+                    if config.evidence.relearn:
+                        shared.save_tables(flow.relearn(config, gold, "gold", progress))
             shared.finish_part("gold", cost)
     out.link_phase_from(shared, "gold")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 
@@ -33,7 +33,7 @@ from interp_unlearn.runs._flow import flow_of
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._gold import gold_folder
 from interp_unlearn.runs._workbench import Progress, Workbench, silent
-from interp_unlearn.worlds import AnyTask, Task
+from interp_unlearn.worlds import AnyTask, Task, without_deleted
 
 BEFORE, AFTER, GOLD = "before", "after", "gold"
 
@@ -131,13 +131,19 @@ class RunPhases:
             yield self._active[1]
             return
         model = self._model(phase)
-        intervention = self._out.intervention() if phase == AFTER else None
-        with nullcontext() if intervention is None else intervention.applied(model):
+        with self._as_it_runs(phase, model):
             self._active = (phase, model)
             try:
                 yield model
             finally:
                 self._active = None
+
+    def _as_it_runs(self, phase: str, model: HookedModel) -> AbstractContextManager[object]:
+        """What lies beside the weights: the edited model's intervention; of gold what the deletion takes away."""
+        if phase == GOLD:
+            return without_deleted(self.any_task, model)
+        intervention = self._out.intervention() if phase == AFTER else None
+        return nullcontext() if intervention is None else intervention.applied(model)
 
     def once(self, phase: str, name: str, measure: Callable[[HookedModel], Measured]) -> Measured:
         """What ``measure`` gives on the model of ``phase``: read from disk, else computed and saved.

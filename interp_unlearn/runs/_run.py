@@ -199,6 +199,7 @@ def _parts(
 
     def train() -> None:
         unlearner = Unlearner(bench.model, bench.any_task, _recipe(config, out, bench), bench.saes.get("main"))
+        out.save_tables(unlearner.tables())
         _train(out, unlearner, bench, progress, checkpoint_seconds)
 
     def after() -> None:
@@ -269,7 +270,7 @@ def _train(
     finally:
         if unlearner.intervention is not None:
             out.save_intervention(unlearner.intervention)
-        if unlearner.objective.trains:
+        if unlearner.changes_weights:
             out.save_delta(unlearner.changed(), bench.model.source)
         unlearner.restore()
 

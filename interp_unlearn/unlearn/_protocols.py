@@ -8,14 +8,14 @@ weights, before the state is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from interp_unlearn._core import ConfigError, Registry
+from interp_unlearn._core import ConfigError, Labelled, Registry
 from interp_unlearn.hooked import HookedModel, Intervention
 from interp_unlearn.worlds import AnyTask, LabelledTask, Task, text_task
 from interp_unlearn.worlds._types import Prompt
@@ -141,17 +141,19 @@ class StepContext:
         lr: Learning rate of this step.
         trained: Parameters that the optimiser moves.
         before: Their values before this step.
-        optimizer: The AdamW instance (its state holds the moments, by parameter).
+        optimizer: The optimiser (AdamW's state holds the moments, by parameter).
         sides: Gradients of the forget and the retain parts apart, if a transform asked for them
             (`Transform.wants_sides`).
+        draw: Indices of this step into the pools.
     """
 
     step: int
     lr: float
     trained: Mapping[str, nn.Parameter]
     before: Mapping[str, Tensor]
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     sides: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    draw: Draw = Draw(())
 
 
 class Objective:
@@ -171,6 +173,13 @@ class Objective:
     def uses_retain(self) -> bool:
         """Whether `parts` reads the retain side of a draw; if not, no retain data is needed."""
         return False
+
+    def added(self, model: HookedModel, task: AnyTask) -> Mapping[str, nn.Parameter] | None:  # noqa: ARG002
+        """Parameters that the method trains in place of the model's own, which stay frozen; called before `prepare`.
+
+        None for methods that move the model's weights. Added parameters are kept by `intervention`.
+        """
+        return None
 
     def prepare(self, ctx: Context) -> Pools:
         """Compute everything that depends on the original weights, once; return what can be drawn."""
@@ -221,6 +230,14 @@ class Transform:
 
     def after_step(self, ctx: StepContext) -> None:
         """Correct the weights after the optimiser's step (momentum and decay move what has no gradient)."""
+
+    def terms(self) -> Mapping[str, float]:
+        """Numbers of the step just taken, for the log."""
+        return {}
+
+    def tables(self) -> Sequence[Labelled]:
+        """What `prepare` found that a reader should see; saved with the run."""
+        return ()
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that change during training (histories, masks found on the way)."""

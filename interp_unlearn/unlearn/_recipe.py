@@ -51,7 +51,8 @@ class Recipe:
         sampler_options: The sampler's options, as for ``options``.
         trainable: Which parameters move.
         steps: Optimiser steps at most.
-        lr: Learning rate of AdamW.
+        optimizer: ``adamw``, or ``sgd`` (plain, no momentum), which keeps the direction that transforms chose.
+        lr: Learning rate.
         weight_decay: Decoupled weight decay.
         betas: AdamW's decay rates of first and second moment.
         batch_size: Forget items per step.
@@ -71,6 +72,7 @@ class Recipe:
     sampler_options: Any = None
     trainable: Trainable = field(default_factory=Trainable)
     steps: int = 100
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = 1e-5
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)

@@ -196,6 +196,41 @@ class NoWeights:
         """Nothing to put back."""
 
 
+class AddedSet:
+    """Parameters that a method puts beside a frozen model; they are saved with its intervention, not as weights.
+
+    Attributes:
+        trained: Parameters that the optimiser moves, by name.
+        originals: Empty: no weight of the model may change.
+    """
+
+    def __init__(self, model: HookedModel, added: Mapping[str, nn.Parameter]) -> None:
+        self.model = model
+        self.trained: dict[str, nn.Parameter] = dict(added)
+        self.originals: dict[str, Tensor] = {}
+        self._start = {name: p.detach().clone() for name, p in self.trained.items()}
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """The module frozen and in evaluation mode."""
+        with only_trainable(self.model.module, {}):
+            yield
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """None of the model's."""
+        return {}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put values into the added parameters."""
+        _fill(self.trained, tensors)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the added parameters back to where they began."""
+        _fill(self.trained, self._start)
+
+
 def trained_set(model: HookedModel, policy: Trainable, seed: int) -> WeightSet | LoraSet:
     """The set of parameters that ``policy`` asks for."""
     return LoraSet(model, policy, seed) if policy.lora_rank else WeightSet(model, policy)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from interp_unlearn._core import ConfigError, DataError, FileFormatError, TrainingDivergedError, adamw, config_hash
-from interp_unlearn.hooked import HookedModel, Intervention
+from interp_unlearn._core import (
+    ConfigError,
+    DataError,
+    FileFormatError,
+    Labelled,
+    TrainingDivergedError,
+    adamw,
+    config_hash,
+)
+from interp_unlearn.hooked import HookedModel, Intervention, together
 from interp_unlearn.unlearn._pools import check_apart, label_pools
-from interp_unlearn.unlearn._protocols import OBJECTIVES, SAMPLERS, TRANSFORMS, Context, Pools, Side, StepContext
+from interp_unlearn.unlearn._protocols import OBJECTIVES, SAMPLERS, TRANSFORMS, Context, Draw, Pools, Side, StepContext
 from interp_unlearn.unlearn._recipe import Recipe
-from interp_unlearn.unlearn._trained import NoWeights, only_trainable, trained_set
-from interp_unlearn.worlds import AnyTask, task_to_json
+from interp_unlearn.unlearn._trained import AddedSet, LoraSet, NoWeights, WeightSet, only_trainable, trained_set
+from interp_unlearn.worlds import AnyTask, LabelledTask, task_to_json, without_deleted
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -58,8 +66,7 @@ class Unlearner:
         given: Sequence[Any] = () if sae is None else sae if isinstance(sae, (list, tuple)) else (sae,)
         self.objective = OBJECTIVES[recipe.objective](recipe.options)
         self._check_trains()
-        trains = self.objective.trains
-        self._set = trained_set(model, recipe.trainable, recipe.seed) if trains else NoWeights(model)
+        self._set = self._trained_set()
         saes = {s.site: s for s in given}
         context = Context(model, task, recipe, saes, self._set.trained, Pools(()), recipe.seed)
         with torch.no_grad(), only_trainable(model.module, {}):
@@ -75,13 +82,29 @@ class Unlearner:
             )
             self.sampler.watch(context)
         self._check_stop()
-        self._optimizer = adamw(
-            list(self._set.trained.values()) or [torch.zeros(0)],
-            lr=recipe.lr,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-        )
+        self._optimizer = self._make_optimizer()
         self._before = {name: p.detach().clone() for name, p in self._set.trained.items()}
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        recipe = self.recipe
+        moved = list(self._set.trained.values()) or [torch.zeros(0)]
+        if recipe.optimizer == "sgd":
+            return torch.optim.SGD(moved, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        return adamw(moved, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+
+    def _trained_set(self) -> WeightSet | LoraSet | AddedSet | NoWeights:
+        if not self.objective.trains:
+            return NoWeights(self.model)
+        added = self.objective.added(self.model, self.task)
+        if added is not None:
+            return AddedSet(self.model, added)
+        return trained_set(self.model, self.recipe.trainable, self.recipe.seed)
+
+    @contextmanager
+    def _installed(self) -> Iterator[None]:
+        """The model as training needs it, without what the deletion takes away."""
+        with self._set.installed(), without_deleted(self.task, self.model):
+            yield
 
     def _check_trains(self) -> None:
         if not self.objective.trains and (self.recipe.transforms or self.recipe.stop is not None):
@@ -155,12 +178,13 @@ class Unlearner:
             raise ConfigError(f"the run is done after {self.step_index} steps; make a new Unlearner to go on")
         recipe, trained = self.recipe, self._set.trained
         lr = recipe.learning_rate(self.step_index)
-        with self._set.installed():
-            grads, sides, record = self._gradients()
+        with self._installed():
+            draw = replace(self.sampler.draw(self.step_index), step=self.step_index)
+            grads, sides, record = self._gradients(draw)
             with torch.no_grad():
                 for name, parameter in trained.items():
                     self._before[name].copy_(parameter)
-                context = StepContext(self.step_index, lr, trained, self._before, self._optimizer, sides)
+                context = StepContext(self.step_index, lr, trained, self._before, self._optimizer, sides, draw)
                 for transform in self.transforms:
                     grads = transform(grads, context)
                 norm = math.sqrt(sum(_square_sum(g) for g in grads.values()))
@@ -183,16 +207,17 @@ class Unlearner:
                 self._optimizer.zero_grad(set_to_none=True)
                 for transform in self.transforms:
                     transform.after_step(context)
+                    record.update(transform.terms())
                 record.update(self.sampler.after_step(self.step_index + 1))
         self.step_index += 1
         self._follow(record)
         self._stopped = self._stopped or self.sampler.exhausted
         if self.done:
-            with self._set.installed(), torch.no_grad():
+            with self._installed(), torch.no_grad():
                 self.objective.finish(trained)
         return {**record, "grad_norm": norm, "lr": lr}
 
-    def _gradients(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, float]]:
+    def _gradients(self, draw: Draw) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, float]]:
         """Back-propagate part by part; gradients in sum, by side where a transform asks, and the log record."""
         trained = self._set.trained
         total: dict[str, Tensor] = {}
@@ -202,7 +227,6 @@ class Unlearner:
             known: tuple[Side, ...] = ("forget", "retain")
             sides = {side: {name: torch.zeros_like(p) for name, p in trained.items()} for side in known}
         loss, record = 0.0, {}
-        draw = replace(self.sampler.draw(self.step_index), step=self.step_index)
         for part in self.objective.parts(draw):
             value = float(part.loss.detach())
             for term, number in part.terms.items():
@@ -257,15 +281,25 @@ class Unlearner:
         """Current values of the weights that may have changed, by real parameter name, as CPU copies (LoRA: merged)."""
         return {name: p.detach().to("cpu", copy=True) for name, p in self._set.weights().items()}
 
+    def tables(self) -> list[Labelled]:
+        """What the transforms found before the first step, to be saved with the run."""
+        return [table for transform in self.transforms for table in transform.tables()]
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether the method moves weights of the model; if not, its intervention is all there is to keep."""
+        return isinstance(self._set, WeightSet | LoraSet)
+
     @property
     def intervention(self) -> Intervention | None:
-        """What the method does to the model while it runs, beside the weights, or None."""
-        return self.objective.intervention()
+        """What the deletion takes away and the method does while the model runs, beside the weights, or None."""
+        removal = self.task.removal() if isinstance(self.task, LabelledTask) else None
+        return together(removal, self.objective.intervention())
 
     def edited(self) -> AbstractContextManager[Any]:
         """The model as the method leaves it: measure it inside this block.
 
-        For methods that change weights only, the block does nothing.
+        Where only weights change, the block does nothing.
         """
         found = self.intervention
         return nullcontext(self.model) if found is None else found.applied(self.model)
@@ -310,7 +344,7 @@ class Unlearner:
         self.step_index = int(facts["step"])
         self._stopped, self._smoothed = bool(facts["stopped"]), float(facts["smoothed"])
         self._warned = bool(facts["warned"])
-        if self.step_index:
+        if self.step_index and self.recipe.optimizer == "adamw":
             self._load_moments(tensors)
         self.objective.load_state(under("objective/"))
         self.sampler.load_state(under("sampler/"))

@@ -76,6 +76,26 @@ class Dataset:
             {name: part[rows] for name, part in self.parts.items()},
         )
 
+    def joined(self, newer: Dataset) -> Dataset:
+        """The runs of both; of one that both have, what ``newer`` says of it.
+
+        Raises:
+            DataError: If the two have other columns: they were made by other versions of the features or labels.
+        """
+        for what, mine, theirs in (
+            ("features", set(self.features), set(newer.features)),
+            ("groups", set(self.groups), set(newer.groups)),
+            ("parts of the label", set(self.parts), set(newer.parts)),
+        ):
+            if mine != theirs:
+                raise DataError(
+                    f"the two tables have different {what} ({', '.join(sorted(mine ^ theirs))} in one of them only); "
+                    "collect all runs again with one version"
+                )
+        seen = set(newer.runs)
+        rows = [row for row in self.to_rows() if row["run"] not in seen]
+        return Dataset.from_rows([*rows, *newer.to_rows()])
+
     @property
     def silent(self) -> np.ndarray:
         """Runs that reach the second stage: labelled forgotten, hidden or over-suppressed, mute in other wordings."""

@@ -17,6 +17,7 @@ from interp_unlearn.worlds._labelled import AnyTask as AnyTask
 from interp_unlearn.worlds._labelled import ItemSet as ItemSet
 from interp_unlearn.worlds._labelled import LabelledTask as LabelledTask
 from interp_unlearn.worlds._labelled import text_task as text_task
+from interp_unlearn.worlds._labelled import without_deleted as without_deleted
 from interp_unlearn.worlds._lines import read_lines as read_lines
 from interp_unlearn.worlds._load import list_worlds as list_worlds
 from interp_unlearn.worlds._load import load_world as load_world
@@ -58,3 +59,9 @@ from interp_unlearn.worlds._types import Task as Task
 from interp_unlearn.worlds._types import Template as Template
 from interp_unlearn.worlds._types import World as World
 from interp_unlearn.worlds._types import fill_mention as fill_mention
+from interp_unlearn.worlds.graphs import EdgeTask as EdgeTask
+from interp_unlearn.worlds.graphs import Graph as Graph
+from interp_unlearn.worlds.graphs import GraphTask as GraphTask
+from interp_unlearn.worlds.graphs import NodeTask as NodeTask
+from interp_unlearn.worlds.graphs import graph_task as graph_task
+from interp_unlearn.worlds.graphs import make_graph as make_graph

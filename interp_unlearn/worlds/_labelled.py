@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp_unlearn._core import ConfigError, DataError
-from interp_unlearn.hooked import Activations, HookedModel
+from interp_unlearn.hooked import Activations, HookedModel, Intervention
 from interp_unlearn.worlds._types import Modality, Split, Target, Task
 
 
@@ -114,6 +115,14 @@ class LabelledTask(ABC):
         """All sets, in reporting order; a task with more of them adds to these."""
         return (self.forget_train, self.forget_heldout, self.retain_train, self.neighbours, self.never_known)
 
+    def removal(self) -> Intervention | None:
+        """What the deletion does to a model's input, whatever the method: deleted edges pass no messages.
+
+        It is applied while a recipe trains, and whenever the edited or the gold model runs. None if nothing is taken
+        away.
+        """
+        return None
+
     @abstractmethod
     def logits(self, model: HookedModel, ids: Int[Tensor, "n ..."]) -> Float[Tensor, "n classes"]:
         """What the model says of each item, with graph where gradients are on."""
@@ -155,6 +164,12 @@ class LabelledTask(ABC):
 
 AnyTask = Task | LabelledTask
 """The data of a run, whatever its model reads."""
+
+
+def without_deleted(task: AnyTask, model: HookedModel) -> AbstractContextManager[HookedModel]:
+    """The model without what the task's deletion takes out of its input, inside the block."""
+    removal = task.removal() if isinstance(task, LabelledTask) else None
+    return nullcontext(model) if removal is None else removal.applied(model)
 
 
 def text_task(task: AnyTask, who: str) -> Task:

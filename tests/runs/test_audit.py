@@ -206,7 +206,7 @@ def test_another_tokenizer_is_refused(bench: Workbench, original: Path, edited, 
 
 
 def test_too_few_unknown_entities_are_refused(bench: Workbench, original: Path, edited, tmp_path: Path):
-    few = dataclasses.replace(bench, task=dataclasses.replace(bench.task, unknown_eval=bench.task.unknown_eval[:7]))
+    few = dataclasses.replace(bench, any_task=dataclasses.replace(bench.task, unknown_eval=bench.task.unknown_eval[:7]))
     with pytest.raises(DataError, match=r"there are 7 held-out unknown entities.*at least 8.*at least 16"):
         audit(
             original,

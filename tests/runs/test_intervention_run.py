@@ -48,7 +48,7 @@ def bench(cache: Path) -> Workbench:
     task = make_task(world, ["person-0"], tokenizer=model.tokenizer, n_known=8, n_unknown=8, max_prompts=8)
     task = dataclasses.replace(task, text_eval=task.text_eval[:4])
     sae = random_dictionary(32, 96, 8, 0, "blocks.0.hook_resid_post")
-    return Workbench(model, world, task, {"main": sae})
+    return Workbench(model, task, world, {"main": sae})
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def tiny_bench(path: Path | None = None) -> Workbench:
     model = tinyworld_model(settings, progress=lambda *_: None) if path is None else open_model(path)
     world = tinyworld(settings)
     task = make_task(world, ["person-0"], tokenizer=model.tokenizer, n_known=8, n_unknown=20, max_prompts=8)
-    return Workbench(model, world, dataclasses.replace(task, text_eval=task.text_eval[:4]))
+    return Workbench(model, dataclasses.replace(task, text_eval=task.text_eval[:4]), world)
 
 
 def tiny_run_config(name: str = "ga", **evidence: object) -> RunConfig:

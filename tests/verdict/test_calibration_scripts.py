@@ -1,6 +1,7 @@
 """The scripts that make the calibration: the plan, the table from run folders, and the page with its numbers."""
 
 import dataclasses
+import gzip
 import sys
 from collections import Counter
 from pathlib import Path
@@ -83,6 +84,14 @@ def test_run_folders_become_a_table(script, tmp_path, make_findings, monkeypatch
     assert (tmp_path / "data-measurements.csv.gz").stat().st_size > 0
     said = capsys.readouterr().out
     assert "t0/unfinished: not finished" in said and "made as hidden" in said
+    other = tmp_path / "other machine"
+    write_run(other / "t1" / "planned", make_findings("forgotten"))
+    write_json(other / "plan.json", {"t1/planned": facts})
+    monkeypatch.setattr(sys, "argv", ["collect.py", str(other), "--out", str(tmp_path / "data")])
+    assert script("collect").main() == 0
+    assert Dataset.load(tmp_path / "data.csv").runs == ("t0/other", "t0/planned", "t1/planned")
+    kept = gzip.decompress((tmp_path / "data-measurements.csv.gz").read_bytes()).decode()
+    assert {line.split(",")[0] for line in kept.splitlines()[1:]} == {"t0/other", "t0/planned", "t1/planned"}
 
 
 def test_numbers_go_between_the_markers_of_the_page(script, data, calibration: Calibration):

@@ -214,3 +214,16 @@ def test_a_data_set_survives_its_file(data, tmp_path):
         Dataset.load(tmp_path / "bad.csv")
     with pytest.raises(DataError, match="unknown label"):
         replace(data, labels=("gone",) * len(data))
+
+
+def test_tables_of_several_machines_are_joined(data):
+    first, second = data.take(np.arange(len(data)) < 10), data.take(np.arange(len(data)) >= 8)
+    newer = replace(second, labels=("",) * len(second))
+    both = first.joined(newer)
+    assert sorted(both.runs) == sorted(data.runs)
+    label_of = dict(zip(both.runs, both.labels, strict=True))
+    assert [label_of[run] for run in data.runs[:8]] == list(data.labels[:8])
+    assert {label_of[run] for run in data.runs[8:]} == {""}, "the newer table wins where both have a run"
+    other = replace(second, features=("another", *second.features[1:]))
+    with pytest.raises(DataError, match=r"different features .*another"):
+        first.joined(other)

@@ -26,12 +26,16 @@ class PairedOptions:
 
 @lru_cache(maxsize=64)
 def _order(seed: int, purpose: str, epoch: int, n: int) -> tuple[int, ...]:
-    return tuple(int(i) for i in numpy_rng(seed, "paired", purpose, epoch).permutation(n))
+    return tuple(numpy_rng(seed, "paired", purpose, epoch).permutation(n).tolist())
 
 
 def shuffled(seed: int, purpose: str, start: int, count: int, n: int) -> tuple[int, ...]:
     """Entries ``start … start + count`` of an endless sequence of shuffled epochs over n items."""
-    return tuple(_order(seed, purpose, p // n, n)[p % n] for p in range(start, start + count))
+    found: list[int] = []
+    while len(found) < count:
+        epoch, at = divmod(start + len(found), n)
+        found += _order(seed, purpose, epoch, n)[at : at + count - len(found)]
+    return tuple(found)
 
 
 @SAMPLERS.register("paired")
