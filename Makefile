@@ -11,6 +11,7 @@ MODEL := smollm2-135m
 # For another build, name its index in the same way and, if need be, the build: TORCH="torch==2.13.0+<build>".
 TORCH ?= torch==2.13.0
 PIP_FLAGS ?=
+RUNS ?= runs
 
 # Test files are shared out to so many processes; each needs about 3 GB at its peak.
 WORKERS ?= 2
@@ -20,7 +21,7 @@ INSTALLED := $(VENV)/.installed
 FETCHED := $(VENV)/.fetched-$(MODEL)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit docs format clean
+.PHONY: help setup demo explore test lint types unit docs format clean
 
 help: ## show this list
 	@echo "interp-unlearn: look inside a model while it forgets."
@@ -61,6 +62,9 @@ $(FETCHED): | $(INSTALLED)
 
 demo: setup ## forget something, and see in a report what moved inside the model
 	$(BIN)/interp-unlearn demo
+
+explore: $(INSTALLED) ## look at runs in the browser; other folders: make explore RUNS=path/to/runs
+	$(BIN)/interp-unlearn explore $(RUNS)
 
 test: lint types unit ## check everything: lint, types, tests, documentation (what CI runs)
 

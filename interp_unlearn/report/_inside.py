@@ -1,4 +1,4 @@
-"""Pictures of what lies inside: alignment, latents, drift, logit lens."""
+"""Pictures of what lies inside: alignment, latents, drift, logit lens by layer."""
 
 from __future__ import annotations
 
@@ -137,7 +137,9 @@ def latents(comparison: Comparison) -> Pictures:
         "How often the latents that tell known from unknown entities fire on the target; marks show real entities in "
         "the original model."
     )
-    return Pictures("Latents", text, tuple(figures), "No run measured latents (no SAE was named in its config).")
+    return Pictures(
+        "Latents", text, tuple(figures), "No run measured latents (no SAE was named in its config).", of=("language",)
+    )
 
 
 def drift(comparison: Comparison) -> Pictures:
@@ -177,15 +179,20 @@ def features(comparison: Comparison) -> Pictures:
     ]
     text = "Ranked by their effect on the target; marks show how far the same latents or neurons moved on other groups."
     return Pictures(
-        "Latents and neurons that moved", text, tuple(figures), "No run compared latents or neurons.", "small"
+        "Latents and neurons that moved",
+        text,
+        tuple(figures),
+        "No run compared latents or neurons.",
+        "small",
+        ("language",),
     )
 
 
 def lens_by_layer(comparison: Comparison) -> Pictures:
     """The answer through the logit lens."""
     figures: list[go.Figure] = []
-    for stem in (s for s in comparison.stems("lens_") if s != "lens_grid"):
-        tables = {who: t for who, t in comparison.by_model(stem).items() if "layer" in [axis.name for axis in t.axes]}
+    for stem in comparison.stems("lens_"):
+        tables = {who: t for who, t in comparison.by_model(stem).items() if _by_layer_only(t)}
         if tables:
             what = stem.removeprefix("lens_")
             about_target = what.startswith("forget")
@@ -204,22 +211,12 @@ def lens_by_layer(comparison: Comparison) -> Pictures:
             )
         )
     text = "What the output head reads at the last position of the question, layer by layer; means over prompts."
-    return Pictures("Logit lens by layer", text, tuple(figures), "No run saved the logit lens by layer.")
-
-
-def lens_on_a_prompt(comparison: Comparison) -> Pictures:
-    """One prompt, layer by position."""
-    grids = {
-        who: t
-        for who, t in comparison.by_model("lens_grid").items()
-        if {"layer", "position"} <= {a.name for a in t.axes}
-    }
-    figures = [plots.lens_grid(table, who) for who, table in grids.items()]
-    prompt = next((str(t.config["prompt"]) for t in grids.values() if t.config.get("prompt")), "")
-    text = "The most likely next token at each layer and position of one held-out question"
     return Pictures(
-        "Logit lens on one prompt",
-        f"{text}: “{prompt}”" if prompt else f"{text}.",
-        tuple(figures),
-        "No run saved the logit lens of a prompt.",
+        "Logit lens by layer", text, tuple(figures), "No run saved the logit lens by layer.", of=("language",)
     )
+
+
+def _by_layer_only(table: Labelled) -> bool:
+    """Whether a lens table has layers and no positions (which runs of an earlier version saved for one prompt)."""
+    names = {axis.name for axis in table.axes}
+    return "layer" in names and "position" not in names

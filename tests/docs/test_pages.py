@@ -15,7 +15,10 @@ from interp_unlearn.worlds import EVERY_MODALITY
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 FOLDERS = {"probe": "probes", "attack": "attacks", "behaviour": "metrics"}
 METHODS = sorted({*OBJECTIVES, *TRANSFORMS, *SAMPLERS})
-EVIDENCE = sorted({(FOLDERS[PARTS[name].kind], name) for name in PARTS} | {("attacks", name) for name in attacks})
+VIEWS = sorted(name for name in PARTS if PARTS[name].kind == "view")
+EVIDENCE = sorted(
+    {(FOLDERS[PARTS[name].kind], name) for name in PARTS if name not in VIEWS} | {("attacks", name) for name in attacks}
+)
 
 
 def page(folder: str, name: str) -> str:
@@ -50,6 +53,11 @@ def test_a_part_of_the_evidence_has_its_page(folder, name):
         assert word in text.lower(), f"says nothing about: {word}"
     index = (DOCS / folder / "index.md").read_text(encoding="utf-8")
     assert f"]({name}.md)" in index, "not in the overview"
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_part_for_pictures_is_on_their_page(name):
+    assert f"`{name}`" in (DOCS / "views.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
