@@ -13,6 +13,9 @@ TORCH ?= torch==2.13.0
 PIP_FLAGS ?=
 RUNS ?= runs
 
+# Test files are shared out to so many processes; each needs about 3 GB at its peak.
+WORKERS ?= 2
+
 # Stamps: a step is done again only if what it was made from has changed.
 INSTALLED := $(VENV)/.installed
 FETCHED := $(VENV)/.fetched-$(MODEL)
@@ -73,7 +76,7 @@ types: $(INSTALLED) ## type errors (pyright)
 	$(BIN)/pyright
 
 unit: setup ## the tests alone, with coverage; for one file: .venv/bin/pytest tests/test_offline.py
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 format: $(INSTALLED) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix

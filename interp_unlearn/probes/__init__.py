@@ -96,7 +96,6 @@ from interp_unlearn.probes._linear import fit_linear_probe as fit_linear_probe
 from interp_unlearn.probes._linear import score_linear_probe as score_linear_probe
 from interp_unlearn.probes._mentions import mention_activations as mention_activations
 from interp_unlearn.probes._mentions import residual_sites as residual_sites
-from interp_unlearn.probes._parts import EVERY_MODALITY as EVERY_MODALITY
 from interp_unlearn.probes._parts import LEVELS as LEVELS
 from interp_unlearn.probes._parts import PARTS as PARTS
 from interp_unlearn.probes._parts import Found as Found

@@ -151,9 +151,15 @@ COLUMNS = (
     Column("Target, train templates", "exact", LOW, behaviour_cell(TRAIN_SETS, "exact")),
     Column("Target, train templates", "choice", "at chance, as in gold", behaviour_cell(TRAIN_SETS, "choice")),
     Column("Target, train templates", "prob.", LOW, behaviour_cell(TRAIN_SETS, "probability")),
-    Column("Target, held-out templates", "exact", LOW, behaviour_cell(HELDOUT_SETS, "exact")),
-    Column("Target, held-out templates", "choice", "at chance, as in gold", behaviour_cell(HELDOUT_SETS, "choice")),
-    Column("Target, held-out templates", "prob.", LOW, behaviour_cell(HELDOUT_SETS, "probability")),
+    Column("Target, held-out templates", "exact", LOW, behaviour_cell(HELDOUT_SETS, "exact"), optional=True),
+    Column(
+        "Target, held-out templates",
+        "choice",
+        "at chance, as in gold",
+        behaviour_cell(HELDOUT_SETS, "choice"),
+        optional=True,
+    ),
+    Column("Target, held-out templates", "prob.", LOW, behaviour_cell(HELDOUT_SETS, "probability"), optional=True),
     Column(
         "Exact on other sets",
         "multi-hop",
@@ -201,6 +207,9 @@ COLUMNS = (
     Column("Linear probes", "class", "as in gold", evidence_cell(("class_probe",)), optional=True),
     Column("Linear probes", "setting", "as in gold", evidence_cell(("bias_probe",)), optional=True),
     Column("Text", "loss change", "0", text_loss_cell, optional=True),
+    Column("Deletion", "utility", "as in gold", evidence_cell(("graph.utility",), 3), optional=True),
+    Column("Deletion", "AUC of deleted", "as in gold", evidence_cell(("graph.deleted_auc",), 3), optional=True),
+    Column("Deletion", "membership", "as in gold", evidence_cell(("graph.membership",), 3), optional=True),
     Column(
         "Alignment",
         "t / unknown",
@@ -224,7 +233,12 @@ COLUMNS = (
         optional=True,
         wide=True,
     ),
-    Column("Two-sample", "AUC / floor", "at its floor", evidence_cell(("two_sample.auc",), with_control=True)),
+    Column(
+        "Two-sample",
+        "AUC / floor",
+        "at its floor",
+        evidence_cell(("two_sample.auc", "two_sample.auc_set"), with_control=True),
+    ),
     Column(
         "Two-sample",
         "energy distance / unknown",

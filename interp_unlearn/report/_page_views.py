@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
+from interp_unlearn.report._graphs import around_deletion
 from interp_unlearn.report._images import groups_of_images, maps_of_images, probes_of_images
 from interp_unlearn.report._inside import (
     FEATURE_TABLES,
@@ -202,6 +203,7 @@ VIEWS_IN_ORDER = (
         EVERY_LEVEL,
         _plain(between_known_and_unknown),
     ),
+    View("deletion", "inside", "Around the deletion", ("graph.",), "", _plain(around_deletion)),
     View("maps", "inside", "Where the class is seen", ("maps.",), "", _plain(maps_of_images)),
     View(
         "blocks", "inside", "Class and setting by block", ("class_probe.", "bias_probe."), "", _plain(probes_of_images)
@@ -264,6 +266,10 @@ PLACED = (
         lens_by_layer,
         relearning,
         weights,
+        around_deletion,
+        groups_of_images,
+        maps_of_images,
+        probes_of_images,
     ),
     *(sites, tokens, lens_on_a_prompt, latents_and_neurons),  # of one prompt and one measure; above, these are chosen
 )

@@ -10,6 +10,7 @@ import numpy as np
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
+from interp_unlearn.report._graphs import around_deletion
 from interp_unlearn.report._images import IMAGE_TABLES, groups_of_images, maps_of_images, probes_of_images
 from interp_unlearn.report._inside import (
     FEATURE_TABLES,
@@ -27,7 +28,7 @@ from interp_unlearn.report._views import VIEWS, latents_and_neurons, lens_on_a_p
 def pictures(comparison: Comparison) -> tuple[Pictures, ...]:
     """Every group of pictures, also those without figures that say what is missing."""
     made = (make(comparison) for make in MAKERS)
-    return tuple(found for found in made if found.figures or found.missing)
+    return tuple(g for g in made if g.figures or (g.missing and (not g.of or comparison.modality in g.of)))
 
 
 def answers(comparison: Comparison) -> Pictures:
@@ -141,6 +142,7 @@ MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
     lens_on_a_prompt,
     tokens,
     relearning,
+    around_deletion,
     weights,
 )
 
@@ -157,6 +159,9 @@ PICTURED_TABLES = (
     "relearn.original",
     "relearn.gold",
     "relearn.control",
+    "graph.map",
+    "graph.hops",
+    "graph.norms",
     "weights.relative_change",
     *FEATURE_TABLES,
     VIEWS,

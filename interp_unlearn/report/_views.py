@@ -30,9 +30,8 @@ def sites(comparison: Comparison) -> Pictures:
         plots.site_map(table, name=method) for method, table in comparison.per_method(f"{VIEWS}site_map").items()
     ]
     text = "Each kind of site at each layer, at mentions of the target, of neighbours and of unknown entities."
-    return Pictures(
-        "What moved, site by site", text, tuple(figures), _missing(comparison, "site_map", "No run saved a site map")
-    )
+    missing = _missing(comparison, "site_map", "No run saved a site map")
+    return Pictures("What moved, site by site", text, tuple(figures), missing, "one")
 
 
 def tokens(comparison: Comparison) -> Pictures:

@@ -20,6 +20,8 @@ from interp_unlearn.report.plots._export import figures_csv as figures_csv
 from interp_unlearn.report.plots._features import feature_changes as feature_changes
 from interp_unlearn.report.plots._generic import MAX_DIMENSIONS as MAX_DIMENSIONS
 from interp_unlearn.report.plots._generic import generic as generic
+from interp_unlearn.report.plots._graph import hop_curves as hop_curves
+from interp_unlearn.report.plots._graph import neighbourhood as neighbourhood
 from interp_unlearn.report.plots._images import group_bars as group_bars
 from interp_unlearn.report.plots._images import picture_grid as picture_grid
 from interp_unlearn.report.plots._images import probe_curves as probe_curves
