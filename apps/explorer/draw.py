@@ -19,6 +19,11 @@ FORMAT = "picture_format"
 _SHOWN: Kept[go.Figure] = Kept(300)
 
 
+def choose_format() -> None:
+    """What the camera on each picture saves."""
+    st.radio("Pictures are saved as", ["PNG", "SVG"], key=FORMAT, horizontal=True)
+
+
 def show_pictures(pictures: Pictures, key: str) -> None:
     """A group of figures with the sentence on how to read it."""
     if pictures.text:
@@ -70,7 +75,6 @@ def _downloads(figures: Sequence[go.Figure], key: str) -> None:
             "application/json",
             key=f"{key}-json",
         )
-        st.radio("The camera on each picture saves", ["PNG", "SVG"], key=FORMAT, horizontal=True)
 
 
 def _file(text: str) -> str:
