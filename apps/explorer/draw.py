@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -47,8 +48,8 @@ def show_figures(figures: Sequence[go.Figure], key: str, *, wide: bool = False) 
 
 def show_figure(figure: go.Figure, key: str) -> None:
     """One figure below its title, which wraps here; its camera button saves it under that name."""
-    title = html.unescape(figure.layout.title.text or "")
-    subtitle = html.unescape(figure.layout.title.subtitle.text or "")
+    heading: Any = figure.layout["title"]
+    title, subtitle = html.unescape(heading.text or ""), html.unescape(heading.subtitle.text or "")
     st.markdown(f"**{literal(title)}**" + (f"  \n:small[{literal(subtitle)}]" if subtitle else ""))
     theme = st.context.theme.type or "light"
     shown = _SHOWN.get(figure, theme, lambda: _themed(figure, theme))
@@ -59,7 +60,7 @@ def show_figure(figure: go.Figure, key: str) -> None:
 
 def _themed(figure: go.Figure, theme: str) -> go.Figure:
     """A copy without its title, which the page has."""
-    margin = min(24, figure.layout.margin.t or 24)
+    margin = min(24, figure.layout["margin"]["t"] or 24)
     return go.Figure(figure).update_layout(font_color=INK[theme], title=None, margin_t=margin)
 
 

@@ -51,7 +51,7 @@ def _filtered(rows: Sequence[tuple[Listed, BoardRow | None]]) -> list[tuple[List
                 word.capitalize(), offered[word], key=f"only-{word}", bind="query-params", placeholder="all"
             )
         if wanted:
-            shown = [(one, row) for one, row in shown if row is not None and getattr(row, field) in wanted]
+            shown = [pair for pair in shown if pair[1] is not None and getattr(pair[1], field) in wanted]
     return shown
 
 
