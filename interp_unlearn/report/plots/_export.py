@@ -21,7 +21,8 @@ def figures_csv(figures: Sequence[go.Figure]) -> str:
     writer.writerow(COLUMNS)
     for figure in figures:
         title = html.unescape(str(figure.layout.title.text or ""))
-        for trace in figure.data:
+        traces: Any = figure.data
+        for trace in traces:
             writer.writerows([title, html.unescape(str(trace.name or "")), *point] for point in _points(trace))
     return out.getvalue()
 
