@@ -11,13 +11,17 @@ MODEL := smollm2-135m
 # For another build, name its index in the same way and, if need be, the build: TORCH="torch==2.13.0+<build>".
 TORCH ?= torch==2.13.0
 PIP_FLAGS ?=
+RUNS ?= runs
+
+# Test files are shared out to so many processes; each needs about 3 GB at its peak.
+WORKERS ?= 2
 
 # Stamps: a step is done again only if what it was made from has changed.
 INSTALLED := $(VENV)/.installed
 FETCHED := $(VENV)/.fetched-$(MODEL)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit format clean
+.PHONY: help setup demo explore test lint types unit format clean
 
 help: ## show this list
 	@echo "interp-unlearn: look inside a model while it forgets."
@@ -59,6 +63,9 @@ $(FETCHED): | $(INSTALLED)
 demo: setup ## forget something, and see in a report what moved inside the model
 	$(BIN)/interp-unlearn demo
 
+explore: $(INSTALLED) ## look at runs in the browser; other folders: make explore RUNS=path/to/runs
+	$(BIN)/interp-unlearn explore $(RUNS)
+
 test: lint types unit ## check everything: lint, types, tests (what CI runs)
 
 lint: $(INSTALLED) ## style and likely mistakes (ruff); 'make format' mends most of it
@@ -69,7 +76,7 @@ types: $(INSTALLED) ## type errors (pyright)
 	$(BIN)/pyright
 
 unit: setup ## the tests alone, with coverage; for one file: .venv/bin/pytest tests/test_offline.py
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 format: $(INSTALLED) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp_unlearn._core import Axis, ConfigError, Evidence, Labelled, ModelError, config_hash, numpy_rng
+from interp_unlearn._core import Axis, ConfigError, DataError, Evidence, Labelled, ModelError, config_hash, numpy_rng
 from interp_unlearn.diff._changed import Changed, changed_tensors
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.neurons import AttributionConfig, attribute
@@ -167,6 +167,16 @@ def moved_weights(model: HookedModel, changed: Changed) -> Float[np.ndarray, "la
 
     Where the projections in are fused with others, only the column counts.
     """
+    return neuron_norms(model, {name: new.float() - changed.old[name].float() for name, new in changed.new.items()})
+
+
+def neuron_norms(model: HookedModel, weights: Mapping[str, Tensor]) -> Float[np.ndarray, "layer neuron"]:
+    """Norm of the entries of ``weights`` that belong to each neuron, see `moved_weights`.
+
+    Args:
+        model: Says which matrices hold the neurons of each block.
+        weights: Parameter name to values; matrices that are not named count as zero.
+    """
     shape = model.lm
     out = np.zeros((shape.n_layers, shape.d_mlp))
     sites = [f"blocks.{i}.{SITE}" for i in range(shape.n_layers)]
@@ -177,36 +187,58 @@ def moved_weights(model: HookedModel, changed: Changed) -> Float[np.ndarray, "la
         except ModelError:
             sides = sides[:1]
         for side, name in sides:
-            if name not in changed.old:
+            if name not in weights:
                 continue
-            delta = (changed.new[name].float() - changed.old[name].float()).square()
+            squares = weights[name].detach().float().square()
             conv = type(model.submodule(name.rpartition(".")[0])).__name__.startswith("Conv1D")
             keep_rows = (side == "down") == conv  # neurons are the rows of this matrix
-            out[layer] += delta.sum(1 if keep_rows else 0).double().numpy()
+            out[layer] += squares.sum(1 if keep_rows else 0).double().cpu().numpy()
     return np.sqrt(out)
 
 
 # -- from phases ------------------------------------------------------------------------------------------------------
 
 
-def overlap_evidence(phases: Phases, config: OverlapConfig | None = None) -> Found:
-    """Overlap of fact neurons with those whose weights, and whose activations, moved most.
+@dataclass(frozen=True)
+class NeuronReading:
+    """What is read of the neurons of a run.
 
-    Returns:
-        ``neurons.overlap/weights`` and ``neurons.overlap/activations``.
+    Attributes:
+        scores: Attribution of each answer about the target, in the original.
+        neighbours: The same for neighbours, as a mean over their questions; None without any.
+        weights: Norm of the change of each neuron's weights.
+        activations: Mean absolute change of each neuron on the target's questions.
+        target: The target's questions.
     """
-    config = config or OverlapConfig()
+
+    scores: Float[np.ndarray, "prompt layer neuron"]
+    neighbours: Float[np.ndarray, "layer neuron"] | None
+    weights: Float[np.ndarray, "layer neuron"]
+    activations: Float[np.ndarray, "layer neuron"]
+    target: tuple[Prompt, ...]
+
+
+def read_neurons(phases: Phases, max_prompts: int = OverlapConfig.max_prompts) -> NeuronReading:
+    """Attribution of the answers in the original, and how far each neuron moved.
+
+    Args:
+        phases: The models.
+        max_prompts: Questions about the target (and about neighbours), at most.
+
+    Raises:
+        DataError: If the task asks nothing about the target.
+        ModelError: If there are no neurons that can be read in every block.
+    """
     task = phases.task
-    target = pick_prompts(task.forget_heldout.prompts or task.forget_train.prompts, config.max_prompts)
-    near = pick_prompts(task.neighbours.prompts, config.max_prompts)
+    target = pick_prompts(task.forget_heldout.prompts or task.forget_train.prompts, max_prompts)
+    near = pick_prompts(task.neighbours.prompts, max_prompts)
+    if not target:
+        raise DataError("the task asks nothing about the target")
     with phases.open("after") as model:
         sites = [f"blocks.{i}.{SITE}" for i in range(model.lm.n_layers)]
-        why = "" if target else "the task asks nothing about the target"
         if not all(site in model.sites for site in sites):
-            why = "the model has no neurons that can be read in every block"
-        edited = {} if why else _activations(model, target, sites)
-    if why:
-        return Found((_absent("weights", why), _absent("activations", why)))
+            raise ModelError("the model has no neurons that can be read in every block")
+        edited = _activations(model, target, sites)
     scores = phases.once("before", _key("target", target), lambda m: _scores(m, target))["scores"].double().numpy()
     others = None
     if near:
@@ -217,20 +249,34 @@ def overlap_evidence(phases: Phases, config: OverlapConfig | None = None) -> Fou
         original = _activations(model, target, sites)
         by_weight = moved_weights(model, changed)
     by_activation = np.stack([(edited[s] - original[s]).abs().mean(0).double().numpy() for s in sites])
-    clusters = [f"{p.entity}|{p.relation}" for p in target], [p.template for p in target]
+    return NeuronReading(scores, others, by_weight, by_activation, tuple(target))
+
+
+def overlap_evidence(phases: Phases, config: OverlapConfig | None = None) -> Found:
+    """Overlap of fact neurons with those whose weights, and whose activations, moved most.
+
+    Returns:
+        ``neurons.overlap/weights`` and ``neurons.overlap/activations``.
+    """
+    config = config or OverlapConfig()
+    try:
+        read = read_neurons(phases, config.max_prompts)
+    except (DataError, ModelError) as error:
+        return Found((_absent("weights", str(error)), _absent("activations", str(error))))
+    clusters = [f"{p.entity}|{p.relation}" for p in read.target], [p.template for p in read.target]
     out = []
     for where, moved, none in (
-        ("weights", by_weight, "no neuron's weights moved"),
-        ("activations", by_activation, "no neuron's activation moved"),
+        ("weights", read.weights, "no neuron's weights moved"),
+        ("activations", read.activations, "no neuron's activation moved"),
     ):
         if not np.isfinite(moved).all():
             out.append(_absent(where, "the edited model's numbers are not finite; the model is broken"))
         elif not moved.any():
             out.append(_absent(where, none))
-        elif not (scores.mean(0) > 0).any():
+        elif not (read.scores.mean(0) > 0).any():
             out.append(_absent(where, "no neuron has a positive attribution to the answers"))
         else:
-            out.append(_evidence(where, scores, others, moved, clusters, config, phases.seed))
+            out.append(_evidence(where, read.scores, read.neighbours, moved, clusters, config, phases.seed))
     return Found(tuple(out))
 
 

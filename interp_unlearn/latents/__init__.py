@@ -11,6 +11,10 @@ from interp_unlearn.latents._clamp import firing_share as firing_share
 from interp_unlearn.latents._controls import identity_basis as identity_basis
 from interp_unlearn.latents._controls import pca_basis as pca_basis
 from interp_unlearn.latents._controls import random_dictionary as random_dictionary
+from interp_unlearn.latents._dashboard import TokenRows as TokenRows
+from interp_unlearn.latents._dashboard import direction_logits as direction_logits
+from interp_unlearn.latents._dashboard import encode_rows as encode_rows
+from interp_unlearn.latents._dashboard import read_token_rows as read_token_rows
 from interp_unlearn.latents._evaluate import Reconstruction as Reconstruction
 from interp_unlearn.latents._evaluate import SAEReport as SAEReport
 from interp_unlearn.latents._evaluate import evaluate_sae as evaluate_sae

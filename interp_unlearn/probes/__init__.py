@@ -36,6 +36,7 @@ Probes that look for the answer itself (``<position>`` is ``prompt`` or ``name``
   ``tuned_lens.depth/<set>``, ``tuned_lens.half_depth/<set>``, ``tuned_lens.margin/<set>``: depth of the answer
 - ``tuned_lens.kl/text``: how good the tuned lens is
 - ``similarity.cka/<position>``, ``similarity.pca_shift/<position>``, ``similarity.pca_direction/<position>``: geometry
+
 Evidence that puts states of one model into another or asks for gradients has its own catalogue, `PATCHING`
 (``<place>`` is one of `PLACES`):
 
@@ -43,6 +44,9 @@ Evidence that puts states of one model into another or asks for gradients has it
 - ``patch_back.restored/<place>``, ``patch_back.lost/<place>``, ``patch_back.krs/both``: patch-back
 - ``trace.total/name``, ``trace.indirect/<place>``: causal tracing
 - ``fisher.trace/forget``, ``fisher.erasure/<share>``: diagonal Fisher information
+
+Parts of kind *view* give no evidence but tables for pictures (docs/views.md): token maps and lens grids here, site
+maps, latents and neurons in `diff`.
 """
 
 from interp_unlearn.probes._alignment import alignment as alignment
@@ -82,15 +86,16 @@ from interp_unlearn.probes._lens import LensStates as LensStates
 from interp_unlearn.probes._lens import lens_evidence as lens_evidence
 from interp_unlearn.probes._lens import lens_states as lens_states
 from interp_unlearn.probes._lens import logit_lens as logit_lens
-from interp_unlearn.probes._lens import logit_lens_grid as logit_lens_grid
 from interp_unlearn.probes._lens import read_lens as read_lens
+from interp_unlearn.probes._lens_grid import logit_lens_grid as logit_lens_grid
+from interp_unlearn.probes._lens_grid import read_grid as read_grid
+from interp_unlearn.probes._lens_view import lens_view as lens_view
 from interp_unlearn.probes._linear import LinearProbe as LinearProbe
 from interp_unlearn.probes._linear import ProbeScore as ProbeScore
 from interp_unlearn.probes._linear import fit_linear_probe as fit_linear_probe
 from interp_unlearn.probes._linear import score_linear_probe as score_linear_probe
 from interp_unlearn.probes._mentions import mention_activations as mention_activations
 from interp_unlearn.probes._mentions import residual_sites as residual_sites
-from interp_unlearn.probes._parts import EVERY_MODALITY as EVERY_MODALITY
 from interp_unlearn.probes._parts import LEVELS as LEVELS
 from interp_unlearn.probes._parts import PARTS as PARTS
 from interp_unlearn.probes._parts import Found as Found
@@ -116,6 +121,8 @@ from interp_unlearn.probes._phases import LivePhases as LivePhases
 from interp_unlearn.probes._phases import Measured as Measured
 from interp_unlearn.probes._phases import Phases as Phases
 from interp_unlearn.probes._phases import swapped as swapped
+from interp_unlearn.probes._prompt_states import PromptStates as PromptStates
+from interp_unlearn.probes._prompt_states import prompt_states as prompt_states
 from interp_unlearn.probes._reading_parts import lens_texts as lens_texts
 from interp_unlearn.probes._readout import Readout as Readout
 from interp_unlearn.probes._readout import fit_readout as fit_readout
@@ -132,6 +139,7 @@ from interp_unlearn.probes._run import run_probes as run_probes
 from interp_unlearn.probes._similarity import pca_direction as pca_direction
 from interp_unlearn.probes._similarity import pca_shift as pca_shift
 from interp_unlearn.probes._similarity import similarity as similarity
+from interp_unlearn.probes._token_map import token_map as token_map
 from interp_unlearn.probes._trace import TraceConfig as TraceConfig
 from interp_unlearn.probes._trace import causal_trace as causal_trace
 from interp_unlearn.probes._trace import embedding_std as embedding_std
@@ -147,3 +155,4 @@ from interp_unlearn.probes._uds import removal as removal
 from interp_unlearn.probes._uds import uds_evidence as uds_evidence
 from interp_unlearn.probes._uds import unlearning_depth as unlearning_depth
 from interp_unlearn.probes._unknown import unknown_states as unknown_states
+from interp_unlearn.probes._view import view_prompts as view_prompts

@@ -109,7 +109,7 @@ def forced(model: HookedModel, prompts: Sequence[Prompt]) -> Forced:
         raise DataError("there are no questions to force; give at least one prompt")
     ordered = sorted(prompts, key=lambda p: (len(p.full), p.full))
     encoded = answer_batch(model, [p.text for p in ordered], [p.answer for p in ordered])
-    name = _cover(encoded.batch, [p.name_span for p in ordered]) & ~encoded.answer
+    name = cover(encoded.batch, [p.name_span for p in ordered]) & ~encoded.answer
     return Forced(
         encoded,
         name,
@@ -146,7 +146,7 @@ def forced_spans(
     batch = tokenize(model.tokenizer, [texts[i] for i in order], max_length=model.lm.n_ctx)
     chosen = [spans[i] for i in order]
     if unit == "character":
-        answer = _cover(batch, chosen)
+        answer = cover(batch, chosen)
     else:
         nth = torch.where(batch.attended, batch.attended.cumsum(1) - 1, -1)
         start, end = (torch.tensor([s[k] for s in chosen])[:, None] for k in (0, 1))
@@ -167,7 +167,7 @@ def forced_spans(
     )
 
 
-def _cover(batch: Batch, spans: Sequence[tuple[int, int]]) -> Bool[Tensor, "batch pos"]:
+def cover(batch: Batch, spans: Sequence[tuple[int, int]]) -> Bool[Tensor, "batch pos"]:
     """Attended tokens that overlap a character span."""
     if batch.offsets is None:
         raise DataError("character spans need a batch made from texts, not from token ids")

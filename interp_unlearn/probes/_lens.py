@@ -25,7 +25,12 @@ MEASURES = ("logprob", "rank", "margin", "top_option")
 POLICY = "last token of the prompt"
 
 
-def _layers(model: HookedModel, layers: Sequence[int] | None) -> list[int]:
+def chosen_layers(model: HookedModel, layers: Sequence[int] | None) -> list[int]:
+    """Layers to read: the given ones, or all.
+
+    Raises:
+        DataError: If one does not exist.
+    """
     chosen = list(range(model.lm.n_layers)) if layers is None else list(layers)
     outside = [i for i in chosen if not 0 <= i < model.lm.n_layers]
     if outside or not chosen:
@@ -82,7 +87,7 @@ def lens_states(
     """
     if not prompts:
         raise DataError("the logit lens needs at least one prompt")
-    chosen = _layers(model, layers)
+    chosen = chosen_layers(model, layers)
     sites = [f"blocks.{i}.hook_resid_post" for i in chosen]
     first_tokens = _FirstTokens(model)
     states = torch.empty(len(prompts), len(chosen), model.lm.d_model)
@@ -204,54 +209,6 @@ class _FirstTokens:
             ids = encoded.batch.tokens.gather(1, at[:, None])[:, 0].tolist()
             self.seen.update({(tail, option): token for option, token in zip(unseen, ids, strict=True)})
         return sorted({self.seen[tail, o] for o in prompt.options} - {right})
-
-
-@torch.no_grad()
-def logit_lens_grid(model: HookedModel, prompt: Prompt, *, layers: Sequence[int] | None = None) -> Labelled:
-    """The lens at every (layer, position) of one prompt, for a heat map.
-
-    Args:
-        model: A language model.
-        prompt: The question; its answer is not part of the input.
-        layers: Blocks to read; default all.
-
-    Returns:
-        Axes (layer, position, measure): probability of the ``top`` token and of the ``answer``'s first token. Position
-        labels are ``"<index>: <token>"``; ``config["top_tokens"]`` holds the top token's text, layer by position.
-    """
-    chosen = _layers(model, layers)
-    encoded = answer_batch(model, [prompt.text], [prompt.answer])
-    at = int(encoded.answer.int().argmax(1))
-    answer = int(encoded.batch.tokens[0, at])
-    tokens = encoded.batch.tokens[:, :at]
-    sites = [f"blocks.{i}.hook_resid_post" for i in chosen]
-    acts = capture(model, tokens, sites, mask_policy="all")
-    values = np.empty((len(chosen), at, 2))
-    top: list[list[str]] = []
-    for layer, site in enumerate(sites):
-        probability = model.unembed(acts[site][0]).float().softmax(-1)  # (position, vocab)
-        best, ids = probability.max(-1)
-        values[layer, :, 0], values[layer, :, 1] = best.cpu().numpy(), probability[:, answer].cpu().numpy()
-        top.append([model.tokenizer.decode([i]) for i in ids.tolist()])
-    words = [model.tokenizer.decode([i]) for i in tokens[0].tolist()]
-    return Labelled(
-        "logit lens",
-        values,
-        (
-            Axis("layer", tuple(str(i) for i in chosen)),
-            Axis("position", tuple(f"{i}: {w}" for i, w in enumerate(words))),
-            Axis("measure", ("top", "answer")),
-        ),
-        n=1,
-        mask_policy="all",
-        config={
-            "prompt": prompt.text,
-            "answer": prompt.answer,
-            "answer_token": model.tokenizer.decode([answer]),
-            "top_tokens": top,
-        },
-        note="probabilities read by the model's own final norm and output head",
-    )
 
 
 def lens_evidence(

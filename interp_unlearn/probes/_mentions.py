@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 
-from interp_unlearn._core import DataError
+from interp_unlearn._core import DataError, config_hash
 from interp_unlearn.hooked import Activations, HookedModel, capture, span_last_token
+from interp_unlearn.probes._phases import Measured, Phases
 from interp_unlearn.probes._rows import GROUPS
 from interp_unlearn.worlds import Mention, Task
 
@@ -93,6 +94,25 @@ def mention_rows(
         "template": tuple(m.template for m in mentions),
     }
     return mentions, labels
+
+
+def saved_mentions(phases: Phases, phase: str, site: str) -> Activations:
+    """Mention activations of a phase at one site: those that a run saved, else read now and kept with the phase."""
+    give: Callable[[str], Activations | None] | None = getattr(phases, "mentions", None)
+    saved = None if give is None else give(phase)
+    return saved if saved is not None and site in saved.values else read_mentions(phases, phase, phases.task, [site])
+
+
+def read_mentions(phases: Phases, phase: str, task: Task, sites: Sequence[str]) -> Activations:
+    """`mention_activations` of a phase, kept with it."""
+    mentions, labels = mention_rows(task)
+    key = f"mentions-{config_hash([list(sites), [m.text for m in mentions]])}"
+
+    def read(model: HookedModel) -> Measured:
+        return dict(mention_activations(model, task, sites, batch_size=32).values)
+
+    values = phases.once(phase, key, read)
+    return Activations({site: values[site] for site in sites}, None, None, None, LAST_TOKEN, labels)
 
 
 def _check_disjoint(mentions: Sequence[Mention], group: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Parts of the evidence by name: what can be measured on the models of a run, how dear it is, and what it serves.
 
-Behaviour, probes and attacks register their parts here; a run, an audit and the verdict go through this list and know
-none of them by name.
+Behaviour, probes, attacks and views register their parts here; a run, an audit and the verdict go through this list
+and know none of them by name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from interp_unlearn.worlds import Modality
 
 Level = Literal["quick", "standard", "full"]
 LEVELS: tuple[Level, ...] = ("quick", "standard", "full")
-EVERY_MODALITY: tuple[Modality, ...] = ("language", "graph", "image")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are (0: not known)."""
@@ -29,10 +28,12 @@ class Found:
     Attributes:
         evidence: Measurements, each with its control; one that cannot be computed has a NaN value and its reason.
         tables: Curves and tables behind them, by name, to be saved and drawn.
+        reason: Why a part of kind ``"view"``, which has no evidence to say it, saves nothing.
     """
 
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[Evidence, ...] = ()
     tables: Mapping[str, Labelled] = field(default_factory=dict)
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Part:
     Attributes:
         name: Registered name; its evidence ids begin with it, e.g. ``stitch`` gives ``stitch.recall/blocks.3``.
         what: What it does, in a few words, for progress and ``--help``.
-        kind: ``"behaviour"``, ``"probe"`` or ``"attack"``. Attacks try to bring the target back: they make the label
-            that a verdict is calibrated on, and are never used to predict it.
+        kind: ``"behaviour"``, ``"probe"``, ``"attack"`` or ``"view"``. Attacks try to bring the target back: they make
+            the label that a verdict is calibrated on, and are never used to predict it. Views give no evidence, only
+            tables for pictures.
         level: The cheapest evidence level that includes it.
         look: Does it: ``look(phases, progress)``.
         modalities: What the models may read that it works on.
@@ -51,7 +53,7 @@ class Part:
 
     name: str
     what: str
-    kind: Literal["behaviour", "probe", "attack"]
+    kind: Literal["behaviour", "probe", "attack", "view"]
     level: Level
     look: Callable[[Phases, Progress], Found]
     modalities: tuple[Modality, ...] = ("language",)

@@ -43,7 +43,8 @@ class Phases(Protocol):
 
     An implementation that knows them also has ``edited``, a mapping of the edited model's tensors that may differ from
     the original's, by parameter name (empty where an intervention alone edits the model). Parts that compare weights
-    take it to be complete; without it they compare hashes of every parameter.
+    take it to be complete; without it they compare hashes of every parameter. One that has saved mention activations
+    gives them by a method ``mentions(phase)``, None where it has none (see `saved_mentions`).
     """
 
     @property

@@ -25,7 +25,7 @@ from interp_unlearn.probes._attribute_evidence import missing_attribute
 from interp_unlearn.probes._catalogue_reading import READING, evidence, missing
 from interp_unlearn.probes._depth import LensName, depth_evidence
 from interp_unlearn.probes._lens import POLICY, LensStates, lens_evidence, lens_states, read_lens
-from interp_unlearn.probes._mentions import LAST_TOKEN, mention_activations, mention_rows
+from interp_unlearn.probes._mentions import read_mentions
 from interp_unlearn.probes._parts import Found, Part, Progress, register_part
 from interp_unlearn.probes._phases import AFTER, BEFORE, GOLD, Measured, Phases
 from interp_unlearn.probes._recognition import KINDS as RECOGNITION
@@ -87,17 +87,10 @@ def _look_alignment(phases: Phases, progress: Progress) -> Found:
     task = _thinned(phases.task, n_layers, known=12, unknown=12)
     if n_layers > DEEP:
         task = replace(task, mention_heldout=task.mention_heldout[:MENTION_TEMPLATES])
-    mentions, labels = mention_rows(task)
-    key = _key("mentions", sites, [m.text for m in mentions])
-
-    def read(model: HookedModel) -> Measured:
-        return dict(mention_activations(model, task, sites, batch_size=32).values)
-
     acts: dict[str, Activations] = {}
     for phase in phases.names:
         progress(f"reading mentions ({phase})", 0, 0)
-        values = phases.once(phase, key, read)
-        acts[phase] = Activations({s: values[s] for s in sites}, None, None, None, LAST_TOKEN, labels)
+        acts[phase] = read_mentions(phases, phase, task, sites)
     progress("probing mentions", 0, 0)
     found = run_probes(
         acts[BEFORE],
@@ -181,19 +174,29 @@ def lens_texts(task: Task) -> tuple[str, ...]:
     return (*task.text_train, *(p.full for p in task.retain_train.prompts), *(m.text for m in mentions))
 
 
-def _look_tuned_lens(phases: Phases, progress: Progress) -> Found:
+def fitted_lenses(phases: Phases, progress: Progress) -> dict[str, TunedLens]:
+    """The tuned lens of every phase but the edited one, which is read by the original's; fitted the first time.
+
+    Raises:
+        DataError: If there is too little text to fit on.
+    """
     texts = lens_texts(phases.task)
     key = _key("tuned-lens", asdict(LENS_CONFIG), texts)
 
     def fit(model: HookedModel) -> Measured:
         return fit_tuned_lens(model, texts, LENS_CONFIG, progress=progress).tensors()
 
+    return {
+        phase: TunedLens.from_tensors(phases.once(phase, key, fit), asdict(LENS_CONFIG))
+        for phase in phases.names
+        if phase != AFTER
+    }
+
+
+def _look_tuned_lens(phases: Phases, progress: Progress) -> Found:
+    texts = lens_texts(phases.task)
     try:
-        lenses = {
-            phase: TunedLens.from_tensors(phases.once(phase, key, fit), asdict(LENS_CONFIG))
-            for phase in phases.names
-            if phase != AFTER
-        }
+        lenses = fitted_lenses(phases, progress)
     except DataError as error:
         kinds = [kind for kind in READING if kind.startswith("tuned_lens.")]
         return Found(tuple(missing(kind, "forget", str(error), mask_policy=POLICY) for kind in kinds))

@@ -1,4 +1,4 @@
-"""Pictures of what lies inside: alignment, latents, drift, logit lens."""
+"""Pictures of what lies inside: alignment, latents, drift, logit lens by layer."""
 
 from __future__ import annotations
 
@@ -191,8 +191,8 @@ def features(comparison: Comparison) -> Pictures:
 def lens_by_layer(comparison: Comparison) -> Pictures:
     """The answer through the logit lens."""
     figures: list[go.Figure] = []
-    for stem in (s for s in comparison.stems("lens_") if s != "lens_grid"):
-        tables = {who: t for who, t in comparison.by_model(stem).items() if "layer" in [axis.name for axis in t.axes]}
+    for stem in comparison.stems("lens_"):
+        tables = {who: t for who, t in comparison.by_model(stem).items() if _by_layer_only(t)}
         if tables:
             what = stem.removeprefix("lens_")
             about_target = what.startswith("forget")
@@ -216,20 +216,7 @@ def lens_by_layer(comparison: Comparison) -> Pictures:
     )
 
 
-def lens_on_a_prompt(comparison: Comparison) -> Pictures:
-    """One prompt, layer by position."""
-    grids = {
-        who: t
-        for who, t in comparison.by_model("lens_grid").items()
-        if {"layer", "position"} <= {a.name for a in t.axes}
-    }
-    figures = [plots.lens_grid(table, who) for who, table in grids.items()]
-    prompt = next((str(t.config["prompt"]) for t in grids.values() if t.config.get("prompt")), "")
-    text = "The most likely next token at each layer and position of one held-out question"
-    return Pictures(
-        "Logit lens on one prompt",
-        f"{text}: “{prompt}”" if prompt else f"{text}.",
-        tuple(figures),
-        "No run saved the logit lens of a prompt.",
-        of=("language",),
-    )
+def _by_layer_only(table: Labelled) -> bool:
+    """Whether a lens table has layers and no positions (which runs of an earlier version saved for one prompt)."""
+    names = {axis.name for axis in table.axes}
+    return "layer" in names and "position" not in names

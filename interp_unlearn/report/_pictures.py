@@ -10,7 +10,7 @@ import numpy as np
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
-from interp_unlearn.report._details import by_model
+from interp_unlearn.report._graphs import around_deletion
 from interp_unlearn.report._images import IMAGE_TABLES, groups_of_images, maps_of_images, probes_of_images
 from interp_unlearn.report._inside import (
     FEATURE_TABLES,
@@ -20,9 +20,9 @@ from interp_unlearn.report._inside import (
     features,
     latents,
     lens_by_layer,
-    lens_on_a_prompt,
 )
 from interp_unlearn.report._slices import Pictures, has
+from interp_unlearn.report._views import VIEWS, latents_and_neurons, lens_on_a_prompt, sites, tokens
 
 
 def pictures(comparison: Comparison) -> tuple[Pictures, ...]:
@@ -31,7 +31,8 @@ def pictures(comparison: Comparison) -> tuple[Pictures, ...]:
     return tuple(g for g in made if g.figures or (g.missing and (not g.of or comparison.modality in g.of)))
 
 
-def _answers(comparison: Comparison) -> Pictures:
+def answers(comparison: Comparison) -> Pictures:
+    """What the models answer, set by set."""
     tables, intervals = comparison.by_model("behaviour"), comparison.by_model("behaviour_intervals")
     metrics = [m for m in ("exact", "probability") if any(has(t, "metric", m) for t in tables.values())]
     figures = [plots.behaviour_dots(tables, m, intervals=intervals, methods=comparison.methods) for m in metrics]
@@ -39,7 +40,8 @@ def _answers(comparison: Comparison) -> Pictures:
     return Pictures("Answers", text, tuple(figures), "No run saved its behaviour.")
 
 
-def _training(comparison: Comparison) -> Pictures:
+def training(comparison: Comparison) -> Pictures:
+    """Losses step by step."""
     figures = [
         plots.training_curves(run.events, name)
         for name, run in comparison.runs.items()
@@ -60,7 +62,8 @@ def _training(comparison: Comparison) -> Pictures:
     )
 
 
-def _relearn(comparison: Comparison) -> Pictures:
+def relearning(comparison: Comparison) -> Pictures:
+    """The target while a part of it is taught again."""
     curves: dict[str, Labelled] = {}
     for who, names in ((ORIGINAL, ("original", "before")), (GOLD, ("gold",))):
         for run in comparison.runs.values():
@@ -111,33 +114,8 @@ def _metric(table: Labelled, metric: str) -> Labelled | None:
     return replace(table, values=np.asarray(by_prompt[metric], dtype=float).mean(axis=1))
 
 
-def _deletion(comparison: Comparison) -> Pictures:
-    """What moved around deleted nodes and links."""
-    maps = comparison.per_method("graph.map")
-    top = max((float(np.nanmax(t.at(column="change"))) for t in maps.values()), default=None)
-    figures = [plots.neighbourhood(table, method, top=top) for method, table in maps.items()]
-    for name, title, y in (
-        ("graph.hops", "Change of direction by hops", "1 − cosine"),
-        ("graph.norms", "Norm of embeddings by hops", "norm over the original's"),
-    ):
-        tables = by_model(comparison.per_method(name), comparison.methods)
-        sites = next((a.labels for t in tables.values() for a in t.axes if a.name == "site"), ("",))
-        for site in sites:
-            curves = {who: plots.pick(t, "site", site) if site else t for who, t in tables.items()}
-            if curves:
-                where = f"{title} ({site.removesuffix('.output')})" if site else title
-                figures.append(plots.hop_curves(curves, where, y, forgotten=GOLD_LIKE, methods=comparison.methods))
-    text = (
-        "How far each node's embedding turned between the original and the edited model. Of a large deletion the first "
-        "few deleted links or nodes are drawn, with their neighbours; the curves are over all nodes."
-    )
-    return Pictures("Around the deletion", text, tuple(figures), "")
-
-
-GOLD_LIKE = "Forgotten: as in gold. An edit that is local leaves far nodes alone; retraining does not."
-
-
-def _weights(comparison: Comparison) -> Pictures:
+def weights(comparison: Comparison) -> Pictures:
+    """Where the weights moved."""
     tables = {
         m: t for m, t in comparison.per_method("weights.relative_change").items() if len(t.axes) == 1 and t.values.size
     }
@@ -148,21 +126,24 @@ def _weights(comparison: Comparison) -> Pictures:
 
 
 MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
-    _answers,
+    answers,
     groups_of_images,
     maps_of_images,
     probes_of_images,
-    _training,
+    training,
     by_layer,
     between_known_and_unknown,
     latents,
     drift,
+    sites,
     features,
+    latents_and_neurons,
     lens_by_layer,
     lens_on_a_prompt,
-    _relearn,
-    _deletion,
-    _weights,
+    tokens,
+    relearning,
+    around_deletion,
+    weights,
 )
 
 PICTURED_TABLES = (
@@ -183,6 +164,7 @@ PICTURED_TABLES = (
     "graph.norms",
     "weights.relative_change",
     *FEATURE_TABLES,
+    VIEWS,
     *IMAGE_TABLES,
 )
 """Beginnings of the names of tables that have a picture or a column; site-by-group diffs have one too."""

@@ -59,6 +59,10 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
         "Every model was asked on this graph alone, with its features; what it says on another graph is not known.",
         "What is deleted was asked for one by one; whether it can be inferred from several others together was not.",
     ),
+    "image": (
+        "Every model was asked about images of this set; other backgrounds, crops and corruptions were not tried.",
+        "Maps were averaged over places before they were probed; what is told by the places alone can be missed.",
+    ),
 }
 """By what models read."""
 EVERY_LIMIT = "Evidence from activations cannot prove absence: it can only fail to find the knowledge where it looked."

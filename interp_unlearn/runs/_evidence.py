@@ -32,13 +32,15 @@ from interp_unlearn.worlds import Modality, Task, task_from_json
 
 
 def look(part: Part, phases: RunPhases, progress: Progress = silent) -> Found:
-    """Run one part; where it cannot be measured it is one evidence without a value, with the reason.
+    """Run one part; where it cannot be measured it is one evidence without a value, or an empty view, with the reason.
 
     Only errors that the library raises on purpose become a reason; all others are bugs and are raised.
     """
     try:
         return part.look(phases, progress)
     except InterpUnlearnError as error:
+        if part.kind == "view":
+            return Found(reason=str(error))
         absent = Evidence(
             name=part.name,
             question=f"{part.what[:1].upper()}{part.what[1:]}: could it be measured?",
@@ -100,6 +102,8 @@ def note_parts(
     if part is not None and found is not None:
         saved = {"evidence": [e.name for e in found.evidence], "tables": list(found.tables), "seconds": seconds}
         saved["again"] = any(e.name == part.name and math.isnan(e.value) for e in found.evidence)
+        if found.reason:
+            saved["reason"] = found.reason
         known[part.name] = {**known[part.name], **saved}
     out.write_parts(known)
 

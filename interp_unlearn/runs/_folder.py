@@ -173,6 +173,10 @@ class RunFolder:
         """Write the mention activations of one phase."""
         acts.save(self.path / "activations" / phase)
 
+    def has_activations(self, phase: str) -> bool:
+        """Whether mention activations of one phase were saved whole."""
+        return (self.path / "activations" / phase / "activations.json").exists()
+
     def activations(self, phase: str) -> Activations:
         """Read the mention activations of one phase."""
         return Activations.load(self.path / "activations" / phase)

@@ -16,7 +16,7 @@ from interp_unlearn.metrics import (
     text_loss,
     text_loss_change,
 )
-from interp_unlearn.probes import lens_evidence, logit_lens, logit_lens_grid, mention_activations, run_probes
+from interp_unlearn.probes import lens_evidence, logit_lens, mention_activations, run_probes
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._separation import NAME as SEPARATION
@@ -75,10 +75,7 @@ def measure_phase(config: RunConfig, out: RunFolder, bench: Workbench, phase: st
 
 def _lens_tables(model: HookedModel, bench: Workbench, phase: str) -> list[Labelled]:
     sets = {"forget": bench.task.forget_heldout.prompts, "neighbours": bench.task.neighbours.prompts[:24]}
-    tables = [_named(logit_lens(model, prompts), f"lens_{name}.{phase}") for name, prompts in sets.items() if prompts]
-    if bench.task.forget_heldout.prompts:
-        tables.append(_named(logit_lens_grid(model, bench.task.forget_heldout.prompts[0]), f"lens_grid.{phase}"))
-    return tables
+    return [_named(logit_lens(model, prompts), f"lens_{name}.{phase}") for name, prompts in sets.items() if prompts]
 
 
 def change_tables(config: RunConfig, out: RunFolder) -> list[Labelled]:

@@ -24,7 +24,7 @@ from interp_unlearn._core import (
     write_json,
     write_tensors,
 )
-from interp_unlearn.hooked import HookedModel
+from interp_unlearn.hooked import Activations, HookedModel
 from interp_unlearn.latents import SAE
 from interp_unlearn.probes import Measured
 from interp_unlearn.probes._phases import check_phase
@@ -110,6 +110,11 @@ class RunPhases:
     def saes(self) -> Mapping[str, SAE]:
         """SAEs by role."""
         return self._bench.saes
+
+    def mentions(self, phase: str) -> Activations | None:
+        """Mention activations that the run saved of a phase, at the sites it captures, or None."""
+        check_phase(phase, self.names)
+        return self._out.activations(phase) if self._out.has_activations(phase) else None
 
     @contextmanager
     def open(self, phase: str) -> Iterator[HookedModel]:

@@ -151,7 +151,7 @@ def _hutchinson(
 
     for _ in range(probes):
         signs = {n: (torch.randint(0, 2, v.shape, generator=random) * 2 - 1).to(v) for n, v in start.items()}
-        _, product = jvp(grad(mean_loss), (start,), (signs,))
+        product = jvp(grad(mean_loss), (start,), (signs,))[1]
         for name, sign in signs.items():
             total[name] += (sign * product[name]).detach() / probes
     return total

@@ -15,6 +15,7 @@ Split = Literal["train", "heldout"]
 NeighbourKind = Literal["direct", "indirect", "general"]
 Modality = Literal["language", "graph", "image"]
 """What a model reads."""
+EVERY_MODALITY: tuple[Modality, ...] = ("language", "graph", "image")
 
 ROW_GROUPS = ("target", "known_ref", "known_eval", "unknown_ref", "unknown_eval")
 """Groups of rows of activations of every task: the target, what the model knows and keeps, and what it never saw."""

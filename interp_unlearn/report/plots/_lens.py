@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from interp_unlearn._core import Labelled
 from interp_unlearn.report.plots._data import axis_names, footer, layers_or_labels, pick, set_words
 from interp_unlearn.report.plots._layers import layer_curves
-from interp_unlearn.report.plots._style import SCALE, finish, plain
+from interp_unlearn.report.plots._style import SCALE, finish
+from interp_unlearn.report.plots._words import position_ticks, visible
 
 CHARACTERS = 64
 """So many characters of cell text fit into one row of a grid at the width of half a page."""
@@ -57,23 +58,30 @@ def _over_prompts(table: Labelled) -> Labelled:
     return dataclasses.replace(table, values=table.values.mean(axis=index), axes=axes)
 
 
-def lens_grid(table: Labelled, name: str = "") -> go.Figure:
+def lens_grid(table: Labelled, name: str = "", *, measure: str = "top", lens: str = "Logit lens") -> go.Figure:
     """The most likely next token at each layer and position of one prompt.
 
+    Look for the answer (bold) in the last column: it appears at some layer where the model can read it, and at none in
+    gold. It does not show what other readers would find: early layers may use another basis than the head, and an
+    answer that the lens does not read may still be there.
+
     Args:
-        table: Probability of the most likely token, axes layer and position (and ``measure``, of which ``top`` is
-            drawn); ``config["top_tokens"]`` holds the tokens, layer by position, and ``config["prompt"]`` the prompt.
+        table: Probabilities, axes layer and position (and ``measure``), as `prompt_slice` gives them;
+            ``config["top_tokens"]`` holds the likeliest tokens, layer by position.
         name: Phase or method, for the title.
+        measure: What colours the cells: ``top`` (probability of the token shown) or ``answer`` (of the answer).
+        lens: Whose reading it is, for the title.
     """
-    table = pick(table, "measure", "top") if "measure" in axis_names(table) else table
+    table = pick(table, "measure", measure) if "measure" in axis_names(table) else table
     rows, columns = table.axes
     tokens = table.config.get("top_tokens", table.config.get("tokens"))
-    full = [[_visible(token) for token in row] for row in tokens] if tokens else None
+    full = [[visible(token) for token in row] for row in tokens] if tokens else None
     fits = max(3, CHARACTERS // max(1, len(columns.labels)))
-    short = [[_visible(token, fits) for token in row] for row in tokens] if tokens else None
+    answer = table.config.get("answer_token")
+    short = [[_cell(token, fits, token == answer) for token in row] for row in tokens] if tokens else None
     layers = layers_or_labels(rows.labels)
     words = [label.removeprefix(f"{i}:") for i, label in enumerate(columns.labels)]
-    positions = [f"{i}: {_visible(word)}" for i, word in enumerate(words)]
+    positions = [f"{i}: {visible(word)}" for i, word in enumerate(words)]
     fig = go.Figure(
         go.Heatmap(
             z=table.values,
@@ -94,25 +102,16 @@ def lens_grid(table: Labelled, name: str = "") -> go.Figure:
     )
     fig = finish(
         fig,
-        f"Logit lens on one prompt: {name}" if name else "Logit lens on one prompt",
+        f"{lens} on one prompt: {name}" if name else f"{lens} on one prompt",
         "Forgotten: the answer appears at no layer of the last column.",
         "",
         axis_names(table)[0],
         height=max(300, 120 + 20 * len(layers)),
     )
-    fig.update_xaxes(
-        tickvals=list(range(len(positions))),
-        ticktext=[_visible(word, 12) for word in words],
-        tickangle=-40,
-        tickfont={"size": 11},
-        showgrid=False,
-    )
+    fig.update_xaxes(**position_ticks(words))
     fig.update_yaxes(type="category", showgrid=False)
     return fig
 
 
-def _visible(token: object, length: int = 24) -> str:
-    text = (
-        str(token).replace("\n", "↵").replace("\t", "⇥").replace(" ", "·" if str(token).strip() == "" else " ").strip()
-    )
-    return plain(text if len(text) <= length else text[: length - 1] + "…")
+def _cell(token: object, length: int, is_answer: bool) -> str:
+    return f"<b>{visible(token, length)}</b>" if is_answer else visible(token, length)

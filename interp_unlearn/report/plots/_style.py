@@ -19,6 +19,8 @@ ZERO = "rgba(128,128,128,0.55)"
 INK = "#757575"
 SCALE = "Cividis"
 """Sequential colours of heat maps, monotone in lightness and safe for colour-blind readers."""
+DIVERGING = ((0.0, BLUE), (0.5, "#B5B5B5"), (1.0, VERMILLION))
+"""Colours around a value that means no change."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,38 @@ TEMPLATE = go.layout.Template(
         "yaxis": AXIS,
     }
 )
+
+THEMES = {
+    "clear": {},
+    "light": {
+        "paper_bgcolor": "#FFFFFF",
+        "plot_bgcolor": "#FFFFFF",
+        "font": {"color": "#333333"},
+        "hoverlabel": {"bgcolor": "#FFFFFF", "font": {"color": "#333333"}},
+    },
+    "dark": {
+        "paper_bgcolor": "#14171C",
+        "plot_bgcolor": "#14171C",
+        "font": {"color": "#D4D4D4"},
+        "hoverlabel": {"bgcolor": "#23272E", "font": {"color": "#E8E8E8"}},
+    },
+}
+"""Grounds of a figure; ``"clear"`` has none of its own, and inks that are readable on light and on dark pages."""
+
+
+def themed(fig: go.Figure, theme: str) -> go.Figure:
+    """The figure on a ground of its own, for pages and files whose ground is known.
+
+    Args:
+        fig: Any figure of this package; it is changed and returned.
+        theme: One of `THEMES`.
+
+    Raises:
+        ValueError: If there is no such theme.
+    """
+    if theme not in THEMES:
+        raise ValueError(f"theme {theme!r} is not one of {', '.join(THEMES)}")
+    return fig.update_layout(**THEMES[theme])
 
 
 def finish(fig: go.Figure, title: str, forgotten: str, x: str = "", y: str = "", height: int = 380) -> go.Figure:

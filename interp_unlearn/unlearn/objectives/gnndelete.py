@@ -105,6 +105,7 @@ class GNNDelete(Objective):
     """Trained deletion operators over a frozen network."""
 
     Options = GNNDeleteOptions
+    modalities = ("graph",)
     options: GNNDeleteOptions
 
     def added(self, model: HookedModel, task: AnyTask) -> Mapping[str, nn.Parameter] | None:

@@ -1,0 +1,125 @@
+"""How fast the explorer is on a folder of many runs, in a real browser.
+
+    python benchmarks/explorer.py runs/japan/ga --runs 50
+
+Copies one finished run as often as asked (each copy with another name, target and seed), serves the folder with
+`interp-unlearn explore`, and drives Chromium. Measured are, warm (server and browser have seen every page once):
+
+- first paint: from asking for the address to the list of runs being drawn,
+- page change: from the click on a link to the heading and the first picture of the new page being drawn, and
+- cold start: from starting the command to the first paint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+LIST = "[data-testid=stDataFrame] canvas"
+PICTURE = "[data-testid=stPlotlyChart] .main-svg"
+PAGES = ("Run", "Inside", "Latents", "Lens", "Attacks")
+TARGETS, SEEDS = 5, 2
+
+
+def copies(run: Path, n: int, root: Path) -> None:
+    """Write ``n`` runs that differ in name, target and seed."""
+    for i in range(n):
+        target, seed = i % TARGETS, (i // TARGETS) % SEEDS
+        folder = root / f"target-{target}-seed{seed}" / f"method-{i // (TARGETS * SEEDS)}"
+        shutil.copytree(run, folder, ignore=shutil.ignore_patterns("*.safetensors", "activations", "measured"))
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"name": folder.name, "seed": seed, "target": {"entities": [f"target-{target}"]}}
+        (folder / "config.json").write_text(json.dumps(config))
+
+
+def serve(root: Path, port: int) -> subprocess.Popen[bytes]:
+    command = [str(Path(sys.executable).with_name("interp-unlearn")), "explore", str(root), "--port", str(port)]
+    return subprocess.Popen([*command, "--no-browser"], stdout=subprocess.DEVNULL)
+
+
+def first_paint(page: Page, address: str) -> float:
+    started = time.perf_counter()
+    page.goto(address, wait_until="commit")
+    page.wait_for_selector(LIST)
+    return time.perf_counter() - started
+
+
+def page_change(page: Page, name: str) -> float:
+    link = page.get_by_test_id("stSidebar").get_by_role("link", name=name, exact=True)
+    started = time.perf_counter()
+    link.click()
+    page.wait_for_selector(f"h1:has-text('{name}')")
+    page.wait_for_selector(f"[data-stale=false] {PICTURE}, {PICTURE}")
+    return time.perf_counter() - started
+
+
+def measure(address: str, browser_path: str, repeats: int, started: float) -> dict[str, Any]:
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(120_000)
+        for _ in range(600):
+            with contextlib.suppress(Exception):
+                page.goto(address)
+                break
+            time.sleep(0.2)
+        page.wait_for_selector(LIST)
+        cold = time.perf_counter() - started
+        for name in PAGES:
+            page_change(page, name)
+        paints = [first_paint(page, address) for _ in range(repeats)]
+        changes: dict[str, list[float]] = {name: [] for name in PAGES}
+        for _ in range(repeats):
+            for name in PAGES:
+                changes[name].append(page_change(page, name))
+        browser.close()
+    every = [value for values in changes.values() for value in values]
+    return {
+        "cold start, s": round(cold, 2),
+        "first paint, median s": round(statistics.median(paints), 2),
+        "page change, median s": round(statistics.median(every), 2),
+        "by page": {name: round(statistics.median(values), 2) for name, values in changes.items()},
+        "repeats": repeats,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a finished run folder")
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--browser", default=shutil.which("chromium") or "chromium")
+    options = parser.parse_args()
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        copies(options.run, options.runs, Path(folder))
+        started = time.perf_counter()
+        server = serve(Path(folder), port)
+        try:
+            found = measure(f"http://127.0.0.1:{port}", options.browser, options.repeats, started)
+        finally:
+            server.terminate()
+            server.wait()
+    print(json.dumps({"runs": options.runs, **found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
