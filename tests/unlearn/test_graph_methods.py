@@ -213,7 +213,7 @@ def test_gradient_transforms_work_on_graph_networks(name, objective):
 
 def test_a_graph_method_refuses_other_tasks(task, model):
     for objective in ("d2dgn", "gnndelete", "utu"):
-        with pytest.raises(ConfigError, match="graph tasks"):
+        with pytest.raises(ConfigError, match="works on graph models"):
             Unlearner(model, task, Recipe.from_dict({"objective": objective}))
 
 
