@@ -11,13 +11,17 @@ MODEL := smollm2-135m
 # For another build, name its index in the same way and, if need be, the build: TORCH="torch==2.13.0+<build>".
 TORCH ?= torch==2.13.0
 PIP_FLAGS ?=
+RUNS ?= runs
+
+# Test files are shared out to so many processes; each needs about 3 GB at its peak.
+WORKERS ?= 2
 
 # Stamps: a step is done again only if what it was made from has changed.
 INSTALLED := $(VENV)/.installed
 FETCHED := $(VENV)/.fetched-$(MODEL)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit format clean
+.PHONY: help setup demo explore test lint types unit docs format clean
 
 help: ## show this list
 	@echo "interp-unlearn: look inside a model while it forgets."
@@ -59,7 +63,10 @@ $(FETCHED): | $(INSTALLED)
 demo: setup ## forget something, and see in a report what moved inside the model
 	$(BIN)/interp-unlearn demo
 
-test: lint types unit ## check everything: lint, types, tests (what CI runs)
+explore: $(INSTALLED) ## look at runs in the browser; other folders: make explore RUNS=path/to/runs
+	$(BIN)/interp-unlearn explore $(RUNS)
+
+test: lint types unit ## check everything: lint, types, tests, documentation (what CI runs)
 
 lint: $(INSTALLED) ## style and likely mistakes (ruff); 'make format' mends most of it
 	$(BIN)/ruff check
@@ -68,8 +75,11 @@ lint: $(INSTALLED) ## style and likely mistakes (ruff); 'make format' mends most
 types: $(INSTALLED) ## type errors (pyright)
 	$(BIN)/pyright
 
-unit: setup ## the tests alone, with coverage; for one file: .venv/bin/pytest tests/test_offline.py
-	$(BIN)/pytest
+unit: setup ## the tests alone, with coverage (they build the documentation, too); for one file: .venv/bin/pytest tests/test_offline.py
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+docs: $(INSTALLED) ## build the documentation into site/, warnings being errors; it opens from the file system
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(INSTALLED) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix

@@ -42,5 +42,9 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self._items
 
+    def values(self) -> tuple[T, ...]:
+        """The parts, in the order in which they were registered."""
+        return tuple(self._items.values())
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._items))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -96,7 +96,7 @@ class ImageTask(LabelledTask):
     never_known: ItemSet
     pixels: str
     sources: tuple[str, ...] = ()
-    modality: ClassVar[Modality] = "image"
+    modality: Modality = field(default="image", init=False)
     _shapes: MutableMapping[nn.Module, ImageShape] = field(default_factory=WeakKeyDictionary, repr=False)
 
     def inputs(self, ids: Int[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:

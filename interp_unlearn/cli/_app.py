@@ -11,6 +11,7 @@ from interp_unlearn.cli._catalog import models_app, worlds_app
 from interp_unlearn.cli._compare import compare_command
 from interp_unlearn.cli._demo import demo_command
 from interp_unlearn.cli._evidence import evidence_command
+from interp_unlearn.cli._explore import explore_command
 from interp_unlearn.cli._run import report_command, resume_command, run_command
 from interp_unlearn.cli._sae import sae_app
 from interp_unlearn.cli._sweep import sweep_command
@@ -36,6 +37,8 @@ HELP = """Look inside a model while it forgets.
   interp-unlearn run japan.toml --out runs/japan     Ctrl-C stops it, `resume runs/japan` continues it
 
   interp-unlearn report runs/japan                   rewrites the report from saved files
+
+  interp-unlearn explore runs                        all runs in the browser, on this machine alone
 
 [bold]Unlearned elsewhere[/bold]
 
@@ -74,6 +77,7 @@ app.command("demo")(demo_command)
 app.command("run")(run_command)
 app.command("resume")(resume_command)
 app.command("report")(report_command)
+app.command("explore")(explore_command)
 app.command("audit")(audit_command)
 app.command("evidence")(evidence_command)
 app.command("gate")(gate_command)

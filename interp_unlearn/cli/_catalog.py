@@ -19,11 +19,13 @@ def list_models_command(ctx: typer.Context) -> None:
     """List the models that can be opened by name; paths and hub ids work everywhere too."""
     if ctx.invoked_subcommand:
         return
-    from interp_unlearn.zoo import list_models
+    from interp_unlearn.zoo import IMAGE_MODELS, list_models
 
     table = Table("name", "in the cache", "licence", "about")
     for row in list_models():
         table.add_row(row["name"], "yes" if row["ready"] else "no", row["licence"], row["summary"])
+    for name, about in IMAGE_MODELS.items():
+        table.add_row(name, "one for each image set", "Apache-2.0", f"image classifier: {about}")
     console.print(table)
     console.print("Fetch one with: interp-unlearn models fetch NAME", highlight=False)
 
@@ -41,14 +43,19 @@ def fetch_command(name: str = typer.Argument(help="A name from `interp-unlearn m
 @worlds_app.callback()
 @friendly
 def list_worlds_command(ctx: typer.Context) -> None:
-    """List the worlds: sets of facts with ground truth, from which question sets are made."""
+    """List the worlds: facts with ground truth, from which questions are made, graphs and images."""
     if ctx.invoked_subcommand:
         return
+    from interp_unlearn.benchmarks import GRAPHS, IMAGE_SETS
     from interp_unlearn.worlds import list_worlds
 
     table = Table("name", "needs a data folder", "about")
     for row in list_worlds():
         table.add_row(row["name"], "yes" if row["needs_data"] else "no", row["summary"])
+    for name, summary in GRAPHS.items():
+        table.add_row(name, "no" if name in ("citations", "karate") else "yes", f"graph: {summary}")
+    for name, about in IMAGE_SETS.items():
+        table.add_row(name, "yes" if "needs data_dir" in about else "no", f"images: {about}")
     console.print(table)
     console.print("Look into one with: interp-unlearn worlds show NAME", highlight=False)
 

@@ -32,6 +32,8 @@ def demo_command(
     vision: bool = typer.Option(
         False, "--vision", help="Instead, an image classifier forgets a class (three minutes)."
     ),
+    graph: bool = typer.Option(False, "--graph", help="Instead, a graph network forgets edges (one minute)."),
+    data: Path | None = typer.Option(None, help="With --graph: a graph's .npz, instead of a generated graph."),
 ) -> None:
     """Forget one entity with three methods, look inside before and after, attack, and write a report.
 
@@ -39,18 +41,22 @@ def demo_command(
     SAE-guided objective. Then a small model trained here does the same, and is compared with its gold model, retrained
     without the target. About twelve minutes on two cores; Ctrl-C stops, the same command continues.
 
-    With --vision, a small image classifier that learned a shortcut is trained here and forgets a class.
+    With --vision, a small image classifier that learned a shortcut is trained here and forgets a class. With --graph, a
+    graph network that predicts citations is trained here and forgets 5 % of them.
     """
     from interp_unlearn.report import write_report
     from interp_unlearn.runs import configs_from_dict, run_many
 
     names = ["smollm2", "tinyworld"] if tinyworld else ["smollm2"]
-    if vision:
-        names = ["vision"]
+    if vision or graph:
+        names = ["vision"] * vision + ["graph"] * graph
     finished = []
     with progress_bar() as progress:
         for name in names:
-            configs = configs_from_dict(demo_config(name, target if name != "tinyworld" else None, seed))
+            given = demo_config(name, target if name != "tinyworld" else None, seed)
+            if name == "graph" and data is not None:
+                given["world"] = {"name": "graph", "options": {"path": str(data.resolve())}}
+            configs = configs_from_dict(given)
             finished.append(run_many(configs, out / name, progress=progress))
         progress("writing the report", 0, 0)
         report = write_report([folder.path for group in finished for folder in group], out / "report.html")

@@ -2,8 +2,9 @@
 
 Comparisons are paired (the same rows in two models) and descriptive: they say where and how far something moved, not
 whether knowledge is gone; that is for `probes`. Two of them are also parts of the evidence of a run, with controls:
-``weights`` (`weights_evidence`) and ``neurons`` (`overlap_evidence`). Arrays are named ``diff.<measure>`` (weights:
-``<measure>``), and those with axes (site, group) can be drawn as layer curves.
+``weights`` (`weights_evidence`) and ``neurons`` (`overlap_evidence`); ``site_map``, ``latents`` and ``neuron_map`` are
+parts that save tables for pictures (docs/views.md). Arrays are named ``diff.<measure>`` (weights: ``<measure>``), and
+those with axes (site, group) can be drawn as layer curves.
 
 Example:
     >>> for table in compare_activations(before, after):
@@ -15,7 +16,8 @@ from interp_unlearn.diff._changed import Changed as Changed
 from interp_unlearn.diff._changed import changed_tensors as changed_tensors
 from interp_unlearn.diff._graph_cost import graph_cost as graph_cost
 from interp_unlearn.diff._graph_reach import graph_reach as graph_reach
-from interp_unlearn.diff._latent_view import latent_ranking as latent_ranking
+from interp_unlearn.diff._latent_ranking import latent_ranking as latent_ranking
+from interp_unlearn.diff._latent_view import dashboards as dashboards
 from interp_unlearn.diff._latents import compare_latents as compare_latents
 from interp_unlearn.diff._neuron_overlap import Overlap as Overlap
 from interp_unlearn.diff._neuron_overlap import OverlapConfig as OverlapConfig

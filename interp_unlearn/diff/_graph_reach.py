@@ -1,7 +1,8 @@
 """How far a deletion reaches: change of every node's embedding by hops, similarity to other models, shrunken ends.
 
 A node more than L hops from every deleted edge cannot tell, in a network of L layers, that an edge is gone: its
-embedding is then the same unless the weights moved. Retraining moves weights too, so gold's curve is the one to compare with.
+embedding is then the same unless the weights moved. Retraining moves weights too, so gold's curve is the one to
+compare with.
 """
 
 from __future__ import annotations
@@ -123,10 +124,18 @@ def _evidence(
         control = linear_cka(everything["before"], everything["gold"])
         found.append(
             catalogued(
-                "reach.cka_gold", site, value, n=len(everything["after"]), mask_policy="items", catalogue=KINDS, control=control,
-                config={"before": control, "gold": 1.0}, seed=seed, reason="" if math.isfinite(value) else "embeddings do not vary",
+                "reach.cka_gold",
+                site,
+                value,
+                n=len(everything["after"]),
+                mask_policy="items",
+                catalogue=KINDS,
+                control=control,
+                config={"before": control, "gold": 1.0},
+                seed=seed,
+                reason="" if math.isfinite(value) else "embeddings do not vary",
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -198,7 +207,7 @@ def _norm_table(norms: Mapping[str, np.ndarray], bands: Mapping[str, np.ndarray]
         n=min(len(bands[h]) for h in used),
         mask_policy="items",
         seed=seed,
-        note="norm of the embedding over the original's, mean over nodes; a collapse at hop 0 drags other edges of these nodes along",
+        note="norm of embeddings over the original's; a collapse at hop 0 drags other edges of these nodes along",
     )
 
 

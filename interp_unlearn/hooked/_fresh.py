@@ -11,8 +11,8 @@ from interp_unlearn._core import ModelError, generator
 
 
 @torch.no_grad()
-def fresh_weights(module: nn.Module, seed: int) -> dict[str, Tensor]:
-    """Parameters as every layer's own initialisation makes them, by seed; the module is left alone.
+def fresh_copy(module: nn.Module, seed: int) -> nn.Module:
+    """A copy with the weights, and batch-norm statistics, that every layer's own initialisation makes, by seed.
 
     Raises:
         ModelError: If a layer with parameters of its own cannot be initialised again.
@@ -29,4 +29,13 @@ def fresh_weights(module: nn.Module, seed: int) -> dict[str, Tensor]:
     left = [n for n, _ in twin.named_parameters() if not any(not path or n.startswith(f"{path}.") for path in done)]
     if left:
         raise ModelError(f"{left[0]} cannot be initialised anew: its module has no reset_parameters(); give it one")
-    return {name: p.detach() for name, p in twin.named_parameters()}
+    return twin
+
+
+def fresh_weights(module: nn.Module, seed: int) -> dict[str, Tensor]:
+    """The parameters of a `fresh_copy`, by name; the module is left alone.
+
+    Raises:
+        ModelError: As `fresh_copy`.
+    """
+    return {name: p.detach() for name, p in fresh_copy(module, seed).named_parameters()}

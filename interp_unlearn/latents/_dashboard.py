@@ -81,8 +81,9 @@ def encode_rows(
 
 
 def density(latents: Float[np.ndarray, "n p k"], eps: float = EPS) -> Float[np.ndarray, " k"]:
-    """Share of the tokens that count on which each latent fires."""
-    return (latents[np.isfinite(latents[..., 0])] > eps).mean(0)
+    """Share of the tokens that count on which each latent fires, NaN where none counts."""
+    counted = latents[np.isfinite(latents[..., 0])]
+    return (counted > eps).mean(0) if len(counted) else np.full(latents.shape[-1], np.nan)
 
 
 def top_contexts(latents: Mapping[str, Float[np.ndarray, "n p"]], k: int) -> list[int]:

@@ -169,7 +169,7 @@ def unpack(tensors: Mapping[str, Tensor]) -> GraphScores:
     return GraphScores({name: arrays[name] for name in SETS if name in arrays}, arrays.get("correct"))
 
 
-def look(phases: Phases, progress: Progress) -> Found:
+def graph_evidence(phases: Phases, progress: Progress) -> Found:
     """All of `KINDS`, each beside gold and the original; a table of mean scores by set, and of their distribution."""
     task = phases.any_task
     scores: dict[str, GraphScores] = {}
@@ -293,7 +293,7 @@ register_part(
         "scores of deleted, retained and held-out edges or nodes beside gold's",
         "behaviour",
         "quick",
-        look,
+        graph_evidence,
         modalities=("graph",),
     )
 )

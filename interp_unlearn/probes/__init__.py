@@ -36,6 +36,7 @@ Probes that look for the answer itself (``<position>`` is ``prompt`` or ``name``
   ``tuned_lens.depth/<set>``, ``tuned_lens.half_depth/<set>``, ``tuned_lens.margin/<set>``: depth of the answer
 - ``tuned_lens.kl/text``: how good the tuned lens is
 - ``similarity.cka/<position>``, ``similarity.pca_shift/<position>``, ``similarity.pca_direction/<position>``: geometry
+
 Evidence that puts states of one model into another or asks for gradients has its own catalogue, `PATCHING`
 (``<place>`` is one of `PLACES`):
 
@@ -43,6 +44,9 @@ Evidence that puts states of one model into another or asks for gradients has it
 - ``patch_back.restored/<place>``, ``patch_back.lost/<place>``, ``patch_back.krs/both``: patch-back
 - ``trace.total/name``, ``trace.indirect/<place>``: causal tracing
 - ``fisher.trace/forget``, ``fisher.erasure/<share>``: diagonal Fisher information
+
+Parts of kind *view* give no evidence but tables for pictures (docs/views.md): token maps and lens grids here, site
+maps, latents and neurons in `diff`.
 """
 
 from interp_unlearn.probes._alignment import alignment as alignment
@@ -92,7 +96,6 @@ from interp_unlearn.probes._linear import fit_linear_probe as fit_linear_probe
 from interp_unlearn.probes._linear import score_linear_probe as score_linear_probe
 from interp_unlearn.probes._mentions import mention_activations as mention_activations
 from interp_unlearn.probes._mentions import residual_sites as residual_sites
-from interp_unlearn.probes._parts import EVERY_MODALITY as EVERY_MODALITY
 from interp_unlearn.probes._parts import LEVELS as LEVELS
 from interp_unlearn.probes._parts import PARTS as PARTS
 from interp_unlearn.probes._parts import Found as Found

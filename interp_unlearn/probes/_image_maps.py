@@ -110,7 +110,7 @@ def _measure(model: HookedModel, task: ImageTask) -> dict[str, Tensor]:
 
 def _on_object(maps: Float[Tensor, "n h w"], mask: Tensor) -> Float[Tensor, " n"]:
     """Share of each map's mass where the object is; NaN for an empty map."""
-    covered = nn.functional.adaptive_avg_pool2d(mask[:, None].float(), maps.shape[1:])[:, 0]
+    covered = nn.functional.adaptive_avg_pool2d(mask[:, None].float(), (maps.shape[1], maps.shape[2]))[:, 0]
     return (maps * covered).sum((1, 2)) / maps.sum((1, 2)).where(maps.sum((1, 2)) > 0, torch.nan)
 
 

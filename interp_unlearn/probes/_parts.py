@@ -16,7 +16,6 @@ from interp_unlearn.worlds import Modality
 
 Level = Literal["quick", "standard", "full"]
 LEVELS: tuple[Level, ...] = ("quick", "standard", "full")
-EVERY_MODALITY: tuple[Modality, ...] = ("language", "graph", "image")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are (0: not known)."""

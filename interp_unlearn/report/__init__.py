@@ -8,10 +8,16 @@ Many runs are averaged over targets and seeds by `summarise`. Figures are in `in
 notebooks and other views.
 """
 
+from interp_unlearn.report._board import BoardRow as BoardRow
+from interp_unlearn.report._board import board_row as board_row
+from interp_unlearn.report._board import read_board_row as read_board_row
 from interp_unlearn.report._compare import Comparison as Comparison
 from interp_unlearn.report._compare import compare as compare
 from interp_unlearn.report._estimate import Estimate as Estimate
 from interp_unlearn.report._estimate import estimate as estimate
+from interp_unlearn.report._evidence import EvidenceCard as EvidenceCard
+from interp_unlearn.report._evidence import evidence_card as evidence_card
+from interp_unlearn.report._evidence import evidence_kinds as evidence_kinds
 from interp_unlearn.report._find import find_runs as find_runs
 from interp_unlearn.report._find import read_runs as read_runs
 from interp_unlearn.report._gate import GateResult as GateResult
@@ -22,11 +28,18 @@ from interp_unlearn.report._json import as_text as as_text
 from interp_unlearn.report._json import report_json as report_json
 from interp_unlearn.report._json import schema as schema
 from interp_unlearn.report._json import write_json_report as write_json_report
+from interp_unlearn.report._page_views import VIEWS_IN_ORDER as VIEWS_IN_ORDER
+from interp_unlearn.report._pages import PAGES as PAGES
+from interp_unlearn.report._pages import View as View
+from interp_unlearn.report._pages import missing_views as missing_views
+from interp_unlearn.report._pages import register_view as register_view
+from interp_unlearn.report._pages import views_of as views_of
 from interp_unlearn.report._pictures import pictures as pictures
 from interp_unlearn.report._read import RunView as RunView
 from interp_unlearn.report._read import read_run as read_run
 from interp_unlearn.report._side_effects import SideEffect as SideEffect
 from interp_unlearn.report._side_effects import side_effects as side_effects
+from interp_unlearn.report._slices import Pictures as Pictures
 from interp_unlearn.report._summary import Entry as Entry
 from interp_unlearn.report._summary import Measure as Measure
 from interp_unlearn.report._summary import Summary as Summary

@@ -41,6 +41,11 @@ class Comparison:
         return tuple(self.runs)
 
     @property
+    def modality(self) -> str:
+        """What the models read, as the runs' tasks say."""
+        return next((str(run.task["modality"]) for run in self.runs.values() if "modality" in run.task), "language")
+
+    @property
     def title(self) -> str:
         """What was forgotten, in a few words."""
         what = ", ".join(self.target[:3]) + (f" and {len(self.target) - 3} more" if len(self.target) > 3 else "")

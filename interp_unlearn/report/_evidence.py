@@ -105,14 +105,25 @@ def evidence_groups(comparison: Comparison) -> tuple[EvidenceGroup, ...]:
 
 def evidence_cards(comparison: Comparison) -> tuple[EvidenceCard, ...]:
     """A card for each kind of evidence that any run saved, in reporting order."""
-    kinds: dict[str, dict[str, dict[str, Evidence]]] = {}
-    for name in comparison.names("evidence"):
-        kind, _, where = name.partition("/")
-        if kind.split(".")[0] != PARITY:
-            kinds.setdefault(kind, {})[where] = comparison.evidence(name)
+    return tuple(evidence_card(comparison, kind) for kind in evidence_kinds(comparison))
+
+
+def evidence_kinds(comparison: Comparison) -> tuple[str, ...]:
+    """Kinds of evidence that any run saved, in reporting order; the parity check is none of them."""
+    kinds = dict.fromkeys(name.partition("/")[0] for name in comparison.names("evidence"))
     order = {kind: i for i, kind in enumerate(ORDER)}
-    found = sorted(kinds, key=lambda kind: order.get(kind, order.get(kind.split(".")[0], len(order))))
-    return tuple(_card(kind, kinds[kind], comparison) for kind in found)
+    return tuple(
+        sorted(
+            (kind for kind in kinds if kind.split(".")[0] != PARITY),
+            key=lambda kind: order.get(kind, order.get(kind.split(".")[0], len(order))),
+        )
+    )
+
+
+def evidence_card(comparison: Comparison, kind: str) -> EvidenceCard:
+    """One kind of evidence that a run saved, over methods and places."""
+    names = [name for name in comparison.names("evidence") if name.partition("/")[0] == kind]
+    return _card(kind, {name.partition("/")[2]: comparison.evidence(name) for name in names}, comparison)
 
 
 ORDER = (

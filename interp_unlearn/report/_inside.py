@@ -137,7 +137,9 @@ def latents(comparison: Comparison) -> Pictures:
         "How often the latents that tell known from unknown entities fire on the target; marks show real entities in "
         "the original model."
     )
-    return Pictures("Latents", text, tuple(figures), "No run measured latents (no SAE was named in its config).")
+    return Pictures(
+        "Latents", text, tuple(figures), "No run measured latents (no SAE was named in its config).", of=("language",)
+    )
 
 
 def drift(comparison: Comparison) -> Pictures:
@@ -177,7 +179,12 @@ def features(comparison: Comparison) -> Pictures:
     ]
     text = "Ranked by their effect on the target; marks show how far the same latents or neurons moved on other groups."
     return Pictures(
-        "Latents and neurons that moved", text, tuple(figures), "No run compared latents or neurons.", "small"
+        "Latents and neurons that moved",
+        text,
+        tuple(figures),
+        "No run compared latents or neurons.",
+        "small",
+        ("language",),
     )
 
 
@@ -204,7 +211,9 @@ def lens_by_layer(comparison: Comparison) -> Pictures:
             )
         )
     text = "What the output head reads at the last position of the question, layer by layer; means over prompts."
-    return Pictures("Logit lens by layer", text, tuple(figures), "No run saved the logit lens by layer.")
+    return Pictures(
+        "Logit lens by layer", text, tuple(figures), "No run saved the logit lens by layer.", of=("language",)
+    )
 
 
 def _by_layer_only(table: Labelled) -> bool:

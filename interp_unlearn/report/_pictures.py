@@ -10,6 +10,7 @@ import numpy as np
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
+from interp_unlearn.report._graphs import around_deletion
 from interp_unlearn.report._images import IMAGE_TABLES, groups_of_images, maps_of_images, probes_of_images
 from interp_unlearn.report._inside import (
     FEATURE_TABLES,
@@ -27,10 +28,11 @@ from interp_unlearn.report._views import VIEWS, latents_and_neurons, lens_on_a_p
 def pictures(comparison: Comparison) -> tuple[Pictures, ...]:
     """Every group of pictures, also those without figures that say what is missing."""
     made = (make(comparison) for make in MAKERS)
-    return tuple(found for found in made if found.figures or found.missing)
+    return tuple(g for g in made if g.figures or (g.missing and (not g.of or comparison.modality in g.of)))
 
 
-def _answers(comparison: Comparison) -> Pictures:
+def answers(comparison: Comparison) -> Pictures:
+    """What the models answer, set by set."""
     tables, intervals = comparison.by_model("behaviour"), comparison.by_model("behaviour_intervals")
     metrics = [m for m in ("exact", "probability") if any(has(t, "metric", m) for t in tables.values())]
     figures = [plots.behaviour_dots(tables, m, intervals=intervals, methods=comparison.methods) for m in metrics]
@@ -38,7 +40,8 @@ def _answers(comparison: Comparison) -> Pictures:
     return Pictures("Answers", text, tuple(figures), "No run saved its behaviour.")
 
 
-def _training(comparison: Comparison) -> Pictures:
+def training(comparison: Comparison) -> Pictures:
+    """Losses step by step."""
     figures = [
         plots.training_curves(run.events, name)
         for name, run in comparison.runs.items()
@@ -59,7 +62,8 @@ def _training(comparison: Comparison) -> Pictures:
     )
 
 
-def _relearn(comparison: Comparison) -> Pictures:
+def relearning(comparison: Comparison) -> Pictures:
+    """The target while a part of it is taught again."""
     curves: dict[str, Labelled] = {}
     for who, names in ((ORIGINAL, ("original", "before")), (GOLD, ("gold",))):
         for run in comparison.runs.values():
@@ -110,7 +114,8 @@ def _metric(table: Labelled, metric: str) -> Labelled | None:
     return replace(table, values=np.asarray(by_prompt[metric], dtype=float).mean(axis=1))
 
 
-def _weights(comparison: Comparison) -> Pictures:
+def weights(comparison: Comparison) -> Pictures:
+    """Where the weights moved."""
     tables = {
         m: t for m, t in comparison.per_method("weights.relative_change").items() if len(t.axes) == 1 and t.values.size
     }
@@ -121,11 +126,11 @@ def _weights(comparison: Comparison) -> Pictures:
 
 
 MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
-    _answers,
+    answers,
     groups_of_images,
     maps_of_images,
     probes_of_images,
-    _training,
+    training,
     by_layer,
     between_known_and_unknown,
     latents,
@@ -136,8 +141,9 @@ MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
     lens_by_layer,
     lens_on_a_prompt,
     tokens,
-    _relearn,
-    _weights,
+    relearning,
+    around_deletion,
+    weights,
 )
 
 PICTURED_TABLES = (
@@ -153,6 +159,9 @@ PICTURED_TABLES = (
     "relearn.original",
     "relearn.gold",
     "relearn.control",
+    "graph.map",
+    "graph.hops",
+    "graph.norms",
     "weights.relative_change",
     *FEATURE_TABLES,
     VIEWS,

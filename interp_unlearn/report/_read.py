@@ -50,11 +50,12 @@ class RunView:
         return self.status.get("state") == "done"
 
 
-def read_run(folder: str | Path) -> RunView:
+def read_run(folder: str | Path, *, only: Sequence[str] | None = None) -> RunView:
     """Read one run folder.
 
     Args:
         folder: As written by ``interp-unlearn run``; it may still be written.
+        only: Read tables whose names begin with one of these, and no evidence: for lists of runs. Default all.
 
     Raises:
         FileFormatError: If it is not a run folder at all (no readable ``config.json`` of a run).
@@ -68,6 +69,7 @@ def read_run(folder: str | Path) -> RunView:
     if not isinstance(config, dict) or config.get("kind") != "run":
         raise FileFormatError(f"{path} is not a run folder: its config.json was not written by interp-unlearn run")
     problems: list[str] = []
+    evidence = None if only is None else ()
     return RunView(
         path=path,
         name=str(config.get("name") or path.resolve().name),
@@ -76,8 +78,8 @@ def read_run(folder: str | Path) -> RunView:
         task=_object(path / "task.json", problems),
         recipe=_if_there(path / "recipe.json", problems),
         events=_events(path, problems),
-        tables=_all(path / "tables", _labelled, problems),
-        evidence={e.name: e for e in _all(path / "evidence", Evidence.load, problems).values()},
+        tables=_all(path / "tables", _labelled, problems, only),
+        evidence={e.name: e for e in _all(path / "evidence", Evidence.load, problems, evidence).values()},
         verdict=_if_there(path / "verdict.json", problems),
         parts=_parts(_if_there(path / "parts.json", problems)),
         problems=tuple(problems),
@@ -139,12 +141,16 @@ def _labelled(path: Path) -> Labelled:
     return Labelled.from_json(data)
 
 
-def _all(folder: Path, load: Callable[[Path], T], problems: list[str]) -> dict[str, T]:
+def _all(
+    folder: Path, load: Callable[[Path], T], problems: list[str], only: Sequence[str] | None = None
+) -> dict[str, T]:
     found: dict[str, T] = {}
     if not folder.is_dir():
         problems.append(f"{folder.name}/ does not exist")
         return found
     for path in sorted(folder.glob("*.json")):
+        if only is not None and not path.name.startswith(tuple(only)):
+            continue
         try:
             found[path.stem] = load(path)
         except InterpUnlearnError as error:

@@ -22,6 +22,7 @@ class Pictures:
         figures: In order; empty where nothing was saved.
         missing: What is missing and how to get it, if nothing was saved; empty where its absence need not be said.
         layout: ``"one"`` (full width), ``"small"`` (many per row) or empty (two per row).
+        of: What models must read for the group to make sense; empty for any. Elsewhere it is left out without a word.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Pictures:
     figures: tuple[go.Figure, ...]
     missing: str
     layout: str = ""
+    of: tuple[str, ...] = ()
 
 
 def details(comparison: Comparison, evidence: str, detail: str) -> dict[str, Labelled]:

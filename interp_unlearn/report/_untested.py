@@ -45,19 +45,36 @@ ATTACKS: Mapping[str, str] = {
 }
 """Attacks and measures known to the field, by the beginning of the name under which a run would save them."""
 
-LIMITS = (
-    "Answers were scored on the fixed prompts listed here; other wordings, languages and conversations were not asked.",
-    "Activations were read at the last token of the name; knowledge read from other tokens or positions can be missed.",
-    "Evidence from activations cannot prove absence: it can only fail to find the knowledge where it looked.",
-)
+TEXT_ONLY = ("firing.", "lens", "sae.", "text_loss", "stitch", "prompt", "sampl", "patch")
+"""Beginnings of names above that only a language model could have."""
+
+LIMITS: Mapping[str, tuple[str, ...]] = {
+    "language": (
+        "Answers were scored on the fixed prompts listed here; other wordings, languages and conversations were not "
+        "asked.",
+        "Activations were read at the last token of the name; knowledge read from other tokens or positions can be "
+        "missed.",
+    ),
+    "graph": (
+        "Every model was asked on this graph alone, with its features; what it says on another graph is not known.",
+        "What is deleted was asked for one by one; whether it can be inferred from several others together was not.",
+    ),
+    "image": (
+        "Every model was asked about images of this set; other backgrounds, crops and corruptions were not tried.",
+        "Maps were averaged over places before they were probed; what is told by the places alone can be missed.",
+    ),
+}
+"""By what models read."""
+EVERY_LIMIT = "Evidence from activations cannot prove absence: it can only fail to find the knowledge where it looked."
 
 
 def untested(comparison: Comparison) -> tuple[str, ...]:
     """One sentence for each thing that no run here tested, then the limits of every report."""
     evidence, tables = comparison.names("evidence"), comparison.names("tables")
     kinds = {name.partition("/")[0] for name in evidence}
-    said = [f"Not measured: {what}." for kind, what in EVIDENCE.items() if not _any(kinds, kind)]
-    said += [f"Not measured: {what}." for start, what in TABLES.items() if not any(n.startswith(start) for n in tables)]
+    asked, saved, tried = (_fitting(of_kind, comparison.modality) for of_kind in (EVIDENCE, TABLES, ATTACKS))
+    said = [f"Not measured: {what}." for kind, what in asked.items() if not _any(kinds, kind)]
+    said += [f"Not measured: {what}." for start, what in saved.items() if not any(n.startswith(start) for n in tables)]
     said += _sets(comparison)
     missing = not_run(comparison)
     for kind, words in (("behaviour", "Not asked"), ("probe", "Not probed"), ("attack", "Not tried")):
@@ -67,7 +84,7 @@ def untested(comparison: Comparison) -> tuple[str, ...]:
     attacks = (
         []
         if missing
-        else [what for start, what in ATTACKS.items() if not any(n.startswith(start) for n in (*kinds, *tables))]
+        else [what for start, what in tried.items() if not any(n.startswith(start) for n in (*kinds, *tables))]
     )
     if attacks:
         said.append(f"Not tried: {'; '.join(attacks)}.")
@@ -79,7 +96,12 @@ def untested(comparison: Comparison) -> tuple[str, ...]:
     said.append(
         f"One target and one seed ({comparison.seed}): nothing here says how much another target or seed would differ."
     )
-    return (*said, *LIMITS)
+    return (*said, *LIMITS.get(comparison.modality, ()), EVERY_LIMIT)
+
+
+def _fitting(names: Mapping[str, str], modality: str) -> dict[str, str]:
+    """What models that read this could have saved."""
+    return {n: what for n, what in names.items() if modality == "language" or not n.startswith(TEXT_ONLY)}
 
 
 def _any(kinds: set[str], wanted: str) -> bool:

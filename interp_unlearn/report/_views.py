@@ -8,11 +8,20 @@ from __future__ import annotations
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
+from interp_unlearn.report._kinds import parts_of
 from interp_unlearn.report._slices import Pictures, has
 
 VIEWS = "view."
 """How the names of these tables begin."""
-HOW = "a run saves it by itself, and interp-unlearn evidence adds it to an older one"
+
+
+def _missing(comparison: Comparison, part: str, what: str) -> str:
+    """Why there is nothing; empty where the runs' kind of model has no such view at all."""
+    parts = parts_of(comparison)
+    if parts and part not in parts:
+        return ""
+    reason = str(parts.get(part, {}).get("reason") or "")
+    return f"{what}: {reason}." if reason else f"{what}; interp-unlearn evidence RUN --only {part} adds it."
 
 
 def sites(comparison: Comparison) -> Pictures:
@@ -21,7 +30,8 @@ def sites(comparison: Comparison) -> Pictures:
         plots.site_map(table, name=method) for method, table in comparison.per_method(f"{VIEWS}site_map").items()
     ]
     text = "Each kind of site at each layer, at mentions of the target, of neighbours and of unknown entities."
-    return Pictures("What moved, site by site", text, tuple(figures), f"No run saved a site map ({HOW}).")
+    missing = _missing(comparison, "site_map", "No run saved a site map")
+    return Pictures("What moved, site by site", text, tuple(figures), missing, "one")
 
 
 def tokens(comparison: Comparison) -> Pictures:
@@ -32,7 +42,12 @@ def tokens(comparison: Comparison) -> Pictures:
     for method, table in comparison.per_method(f"{VIEWS}next_tokens").items():
         figures.append(plots.next_token_bars(table, top=8, name=method))
     text = "A held-out question about the target: where its tokens moved, and what the models would say next."
-    return Pictures("One question, token by token", text, tuple(figures), f"No run saved a token map ({HOW}).")
+    return Pictures(
+        "One question, token by token",
+        text,
+        tuple(figures),
+        _missing(comparison, "token_map", "No run saved a token map"),
+    )
 
 
 def lens_on_a_prompt(comparison: Comparison) -> Pictures:
@@ -50,7 +65,7 @@ def lens_on_a_prompt(comparison: Comparison) -> Pictures:
         "Logit lens on one prompt",
         f"{text}: “{prompt}”" if prompt else f"{text}.",
         tuple(figures),
-        f"No run saved the logit lens of a prompt ({HOW}).",
+        _missing(comparison, "lens_grid", "No run saved the logit lens of a prompt"),
     )
 
 
@@ -64,5 +79,8 @@ def latents_and_neurons(comparison: Comparison) -> Pictures:
     ]
     text = "Latents by what they mark and how they changed; neurons of the target's answers, and those that moved."
     return Pictures(
-        "Marks of latents, places of neurons", text, tuple(figures), f"No run saved its latents or neurons ({HOW})."
+        "Marks of latents, places of neurons",
+        text,
+        tuple(figures),
+        _missing(comparison, "latents", "No run saved its latents"),
     )

@@ -64,7 +64,7 @@ class Flow(ABC):
         """
 
     @abstractmethod
-    def check_fits(self, bench: Workbench, sizes: Mapping[str, Any], _tokenizer: Any, who: str) -> None:
+    def check_fits(self, bench: Workbench, sizes: Mapping[str, Any], tokenizer: Any, who: str) -> None:
         """Refuse a checkpoint of another architecture, or that reads its input otherwise.
 
         Raises:
@@ -88,7 +88,7 @@ class Flow(ABC):
         """
 
     @abstractmethod
-    def recipe(self, _config: RunConfig, bench: Workbench, given: Mapping[str, Any]) -> Recipe:
+    def recipe(self, config: RunConfig, bench: Workbench, given: Mapping[str, Any]) -> Recipe:
         """The whole recipe, with defaults for this model."""
 
     @abstractmethod
@@ -115,7 +115,7 @@ class Flow(ABC):
         """Evidence from saved activations and tables; saves the diff tables."""
 
     @abstractmethod
-    def makes_gold(self, _config: RunConfig, bench: Workbench) -> bool:
+    def makes_gold(self, config: RunConfig, bench: Workbench) -> bool:
         """Whether the model can be retrained without the target."""
 
     @abstractmethod

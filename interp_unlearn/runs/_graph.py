@@ -62,7 +62,7 @@ class GraphFlow(LabelledFlow):
             return graph_model(config.model.name, task, _training(config), progress=progress)
         return open_gnn(config.model.name)
 
-    def open_named(self, _config: RunConfig, name: str, _bench: Workbench | None, _progress: Progress) -> HookedModel:
+    def open_named(self, config: RunConfig, name: str, bench: Workbench | None, progress: Progress) -> HookedModel:
         """A folder written by `save_gnn`."""
         return open_gnn(Path(name))
 
@@ -72,7 +72,7 @@ class GraphFlow(LabelledFlow):
         whole = {"batch_size": max(1, len(task.forget_train)), "retain_batch_size": max(1, len(task.retain_train))}
         return {**whole, "clip": 0.0, **STEPS.get(objective, OTHERS)}
 
-    def makes_gold(self, config: RunConfig, _bench: Workbench) -> bool:
+    def makes_gold(self, config: RunConfig, bench: Workbench) -> bool:
         """Where the original was trained here."""
         return config.model.name in ARCHITECTURES
 

@@ -79,7 +79,7 @@ class ImageFlow(LabelledFlow):
         unset = {f: getattr(base, f) for f in ("epochs", "lr", "batch_size") if f not in given}
         return replace(made, **unset)
 
-    def open_named(self, config: RunConfig, name: str, bench: Workbench | None, progress: Progress) -> HookedModel:  # noqa: ARG002
+    def open_named(self, config: RunConfig, name: str, bench: Workbench | None, progress: Progress) -> HookedModel:
         """A model folder."""
         return _folder(name, () if bench is None else self.task(bench).classes)[0]
 
@@ -100,7 +100,7 @@ class ImageFlow(LabelledFlow):
         training = ImageTraining(**source["training"])
         return image_model(str(source["name"]), task, training, exclude=True, progress=progress)
 
-    def defaults(self, objective: str, bench: Workbench) -> dict[str, Any]:  # noqa: ARG002
+    def defaults(self, objective: str, bench: Workbench) -> dict[str, Any]:
         """Searched rates where there are such."""
         return {**COMMON, **DEFAULTS.get(objective, {})}
 

@@ -39,11 +39,11 @@ class LabelledFlow(Flow):
     def defaults(self, objective: str, bench: Workbench) -> dict[str, Any]:
         """Fields of the recipe where a config gives none."""
 
-    def own_tables(self, _config: RunConfig, _bench: Workbench, _phase: str) -> list[Labelled]:
+    def own_tables(self, config: RunConfig, bench: Workbench, phase: str) -> list[Labelled]:
         """Further tables of the model as it is now, named ``<name>.<phase>``."""
         return []
 
-    def own_evidence(self, _config: RunConfig, _out: RunFolder, _bench: Workbench) -> list[Evidence]:
+    def own_evidence(self, config: RunConfig, out: RunFolder, bench: Workbench) -> list[Evidence]:
         """Further evidence from saved results."""
         return []
 
@@ -57,7 +57,7 @@ class LabelledFlow(Flow):
             raise ConfigError(f"{bench.any_task.world} is a world of language models, not of {self.modality} models")
         return bench.any_task
 
-    def recipe(self, _config: RunConfig, bench: Workbench, given: Mapping[str, Any]) -> Recipe:
+    def recipe(self, config: RunConfig, bench: Workbench, given: Mapping[str, Any]) -> Recipe:
         """The modality's defaults, with the config's fields over them (tables are merged field by field)."""
         rest = dict(given)
         objective = str(rest.pop("objective"))
@@ -74,7 +74,7 @@ class LabelledFlow(Flow):
         if not len(task.forget_train):
             raise DataError(f"there is nothing to ask about the target: {task.forget_train.why_empty}")
 
-    def check_fits(self, bench: Workbench, sizes: Mapping[str, Any], _tokenizer: Any, who: str) -> None:
+    def check_fits(self, bench: Workbench, sizes: Mapping[str, Any], tokenizer: Any, who: str) -> None:
         """Refuse another architecture or number of weights."""
         mine = self.sizes(bench.model)
         for key, what in (("kind", "architecture"), ("weights", "number of weights")):

@@ -69,10 +69,10 @@ class LanguageFlow(Flow):
         """Refuse too few unknown entities."""
         check_unknown(bench.task)
 
-    def check_fits(self, bench: Workbench, sizes: Mapping[str, Any], _tokenizer: Any, who: str) -> None:
+    def check_fits(self, bench: Workbench, sizes: Mapping[str, Any], tokenizer: Any, who: str) -> None:
         """Refuse another architecture, vocabulary or tokenizer."""
         check_alike(self.sizes(bench.model), sizes, who)
-        check_tokenizers(bench.model.tokenizer, _tokenizer, who)
+        check_tokenizers(bench.model.tokenizer, tokenizer, who)
 
     def check_answers(self, bench: Workbench) -> None:
         """Refuse logits that are NaN, or the same for every prompt."""
@@ -82,7 +82,7 @@ class LanguageFlow(Flow):
         """Refuse a gold model that answers questions about the target."""
         check_gold(bench.model, gold, bench.task)
 
-    def recipe(self, _config: RunConfig, bench: Workbench, given: Mapping[str, Any]) -> Recipe:
+    def recipe(self, config: RunConfig, bench: Workbench, given: Mapping[str, Any]) -> Recipe:
         """Searched defaults for the model's size; representation objectives read the layer of the SAE."""
         rest = dict(given)
         layer = int(bench.site.split(".")[1])
@@ -108,7 +108,7 @@ class LanguageFlow(Flow):
         """Alignment, two-sample tests, latents, lens and relearning."""
         return measure_evidence(config, out, bench, progress)
 
-    def makes_gold(self, _config: RunConfig, bench: Workbench) -> bool:
+    def makes_gold(self, config: RunConfig, bench: Workbench) -> bool:
         """Only the training set of TinyWorld is ours."""
         world = bench.world
         return bench.model.source.get("model") == "tinyworld" and world is not None and world.name == "tinyworld"

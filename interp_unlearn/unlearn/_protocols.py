@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interp_unlearn._core import ConfigError, Labelled, Registry
 from interp_unlearn.hooked import HookedModel, Intervention
-from interp_unlearn.worlds import AnyTask, LabelledTask, Task, text_task
+from interp_unlearn.worlds import EVERY_MODALITY, AnyTask, LabelledTask, Modality, Task, text_task
 from interp_unlearn.worlds._types import Prompt
 
 Side = Literal["forget", "retain"]
@@ -161,10 +161,12 @@ class Objective:
 
     Subclasses set `Options` (a frozen dataclass) and define `prepare` and `parts`. A method that changes no weight but
     what the model does while it runs sets ``trains = False`` and returns its `Intervention`; it has no parts.
+    ``modalities`` says what the models may read that it works on.
     """
 
     Options: ClassVar[type]
     trains: ClassVar[bool] = True
+    modalities: ClassVar[tuple[Modality, ...]] = EVERY_MODALITY
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -217,6 +219,7 @@ class Transform:
 
     Options: ClassVar[type]
     wants_sides: ClassVar[bool] = False
+    modalities: ClassVar[tuple[Modality, ...]] = EVERY_MODALITY
 
     def __init__(self, options: Any) -> None:
         self.options = options

@@ -63,6 +63,7 @@ class Unlearner:
         self._stopped = False
         self._smoothed = 0.0
         self._warned = False
+        self._check_modality()
         given: Sequence[Any] = () if sae is None else sae if isinstance(sae, (list, tuple)) else (sae,)
         self.objective = OBJECTIVES[recipe.objective](recipe.options)
         self._check_trains()
@@ -105,6 +106,18 @@ class Unlearner:
         """The model as training needs it, without what the deletion takes away."""
         with self._set.installed(), without_deleted(self.task, self.model):
             yield
+
+    def _check_modality(self) -> None:
+        named = [("objective", self.recipe.objective, OBJECTIVES[self.recipe.objective])]
+        named += [("transform", name, TRANSFORMS[name]) for name, _ in self.recipe.transforms]
+        for kind, name, part in named:
+            if self.task.modality not in part.modalities:
+                others = OBJECTIVES if kind == "objective" else TRANSFORMS
+                fitting = sorted(n for n in others if self.task.modality in others[n].modalities)
+                raise ConfigError(
+                    f"{kind} {name!r} works on {' and '.join(part.modalities)} models, but the task is about "
+                    f"{self.task.world} ({self.task.modality}); use one of {', '.join(fitting)}"
+                )
 
     def _check_trains(self) -> None:
         if not self.objective.trains and (self.recipe.transforms or self.recipe.stop is not None):

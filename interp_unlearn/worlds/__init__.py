@@ -45,6 +45,7 @@ from interp_unlearn.worlds._task import task_from_json as task_from_json
 from interp_unlearn.worlds._task import task_to_json as task_to_json
 from interp_unlearn.worlds._tinyworld import TinyWorldConfig as TinyWorldConfig
 from interp_unlearn.worlds._tinyworld import tinyworld as tinyworld
+from interp_unlearn.worlds._types import EVERY_MODALITY as EVERY_MODALITY
 from interp_unlearn.worlds._types import ROW_GROUPS as ROW_GROUPS
 from interp_unlearn.worlds._types import Entity as Entity
 from interp_unlearn.worlds._types import Fact as Fact

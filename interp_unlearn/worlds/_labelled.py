@@ -152,6 +152,7 @@ class LabelledTask(ABC):
         """Plain JSON values for the run folder and for hashes."""
         return {
             "kind": f"{self.modality} task",
+            "modality": self.modality,
             "world": self.world,
             "target": {"entities": list(self.target.entities), "relations": list(self.target.relations)},
             "seed": self.seed,

@@ -237,7 +237,7 @@ def task_from_json(data: Any) -> Task:
     if not isinstance(data, dict) or data.get("kind") != "task":
         raise FileFormatError("this is not a saved task (task.json of a run)")
     try:
-        fields: dict[str, Any] = {k: v for k, v in data.items() if k != "kind"}
+        fields: dict[str, Any] = {k: v for k, v in data.items() if k not in ("kind", "modality")}
         for name, value in fields.items():
             if name == "target":
                 fields[name] = Target(tuple(value["entities"]), tuple(value["relations"]))

@@ -6,7 +6,7 @@ Everything here is a frozen dataclass; order is part of the data, so a seed give
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from interp_unlearn._core import DataError, nearest
@@ -15,6 +15,7 @@ Split = Literal["train", "heldout"]
 NeighbourKind = Literal["direct", "indirect", "general"]
 Modality = Literal["language", "graph", "image"]
 """What a model reads."""
+EVERY_MODALITY: tuple[Modality, ...] = ("language", "graph", "image")
 
 ROW_GROUPS = ("target", "known_ref", "known_eval", "unknown_ref", "unknown_eval")
 """Groups of rows of activations of every task: the target, what the model knows and keeps, and what it never saw."""
@@ -317,7 +318,7 @@ def fill_mention(template: Template, entity: Entity) -> Mention:
 
 def to_json(value: Any) -> Any:
     """Dataclasses of this module as plain JSON values."""
-    if is_dataclass(value):
+    if hasattr(value, "__dataclass_fields__"):
         return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, (tuple, list)):
         return [to_json(v) for v in value]

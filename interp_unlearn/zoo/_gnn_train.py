@@ -113,7 +113,7 @@ def train_gnn(
     gold: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Full-graph training in place: links by binary cross-entropy with non-edges drawn anew each step, nodes by class."""
+    """Full-graph training in place: links against non-edges drawn anew each step, nodes by class."""
     with torch.enable_grad():
         _train(model, task, training, gold, progress or (lambda *_: None))
 

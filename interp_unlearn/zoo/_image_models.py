@@ -257,7 +257,9 @@ def _transformers(folder: Path) -> tuple[nn.Module, Preprocess | None, list[str]
 
 
 def _preprocess(facts: Mapping[str, Any]) -> Preprocess:
-    given = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in facts.items() if v is not None}
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in facts.items() if v is not None
+    }
     return Preprocess(**given)
 
 

@@ -109,7 +109,7 @@ def test_the_grid_covers_the_prompt_without_its_answer(model, task):
     grid = logit_lens_grid(model, prompt)
     tokens = model.batch([prompt.text]).tokens[0]
     assert [a.name for a in grid.axes] == ["layer", "position", "measure"]
-    assert grid.values.shape == (3, len(tokens), 2)
+    assert grid.values.shape == (3, len(tokens), 3)
     assert (grid.at(measure="top") >= grid.at(measure="answer") - 1e-12).all()
     top = grid.config["top_tokens"]
     assert len(top) == 3 and len(top[0]) == len(tokens)

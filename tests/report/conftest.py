@@ -9,6 +9,8 @@ import pytest
 
 from interp_unlearn._core import Axis, Evidence, Labelled, append_jsonl, numpy_rng, write_json
 
+from .views import saved_views
+
 SETS = {"base": 6, "paraphrased": 6, "same_answer": 4, "retain": 60, "neighbours": 40}
 FIELDS = {"base": "forget_train", "paraphrased": "forget_heldout", "retain": "retain_train"}
 METRICS = ("probability", "exact", "choice")
@@ -22,7 +24,6 @@ METHODS = {  # strength on answers, t and r at the end, damage to others
     "npo": (0.85, 0.3, 1.5, 0.06),
     "sae_guided": (0.97, 0.93, 0.95, 0.01),
 }
-WORDS = ("The", " capital", " of", " Japan", " is")
 
 
 def labelled(name: str, values: object, axes: Mapping[str, Sequence[str]], n: int = 20, **facts: object) -> Labelled:
@@ -73,6 +74,8 @@ class Synthetic:
             self.lens(phase)
         self.relearning()
         self.inside()
+        for table in saved_views(self.target, self.phases).values():
+            self.save(table)
         self.evidence()
         return self.folder
 
@@ -145,16 +148,6 @@ class Synthetic:
             values = np.stack([rise + noise, np.full((6, 30), 9.0), rise + noise + 9], -1)
             axes = {"prompt": [f"p{i}" for i in range(6)], "layer": LAYERS, "measure": ("logprob", "rank", "margin")}
             self.save(labelled(f"lens_{name}.{phase}", values, axes, 6, mask_policy="last token of the prompt"))
-        rng = self.rng("grid", self.key(phase))
-        top = (0.1 + 0.8 * depth[:, None] * rng.random((30, 5))).clip(0, 1)
-        last = " Tokyo" if left > 0.5 else " the"
-        words = [[WORDS[(i * j) % 5] for j in range(4)] + [last if i > 20 else "ing"] for i in range(30)]
-        config = {"prompt": f"The capital of {self.target} is", "answer": "Tokyo", "top_tokens": words}
-        positions = [f"{i}: {w}" for i, w in enumerate(WORDS)]
-        axes = {"layer": LAYERS, "position": positions, "measure": ("top", "answer")}
-        self.save(
-            labelled(f"lens_grid.{phase}", np.stack([top, top / 2], -1), axes, 1, mask_policy="all", config=config)
-        )
 
     def relearning(self) -> None:
         steps = (0, 2, 4, 8, 12, 16, 24)

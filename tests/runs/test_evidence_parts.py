@@ -4,11 +4,12 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from interp_unlearn._core import ConfigError, FileFormatError, read_json, write_json
-from interp_unlearn.probes import PARTS
+from interp_unlearn._core import Axis, ConfigError, FileFormatError, Labelled, read_json, write_json
+from interp_unlearn.probes import PARTS, Found, Part
 from interp_unlearn.report import read_run, write_report
 from interp_unlearn.runs import RunFolder, RunPhases, Workbench, add_evidence, add_evidence_many, run
 
@@ -97,6 +98,29 @@ def test_what_cannot_be_measured_is_said_and_tried_again(bench: Workbench, parts
         add_evidence(out.path, "full", bench=bench)
     assert out.status()["state"] == "done", "the run stays what it was"
     assert out.finished("evidence.also")
+
+
+def test_a_view_has_no_evidence_and_says_why_it_saved_nothing(bench: Workbench, parts, tmp_path: Path):
+    parts(Counting("quick"))
+    shown = labelled("shown")
+
+    def refuse(phases, progress):
+        raise ConfigError("there is nothing <b>here</b> to show")
+
+    PARTS._items["works"] = Part("works", "maps", "view", "quick", lambda p, _: Found(tables={"view.works": shown}))
+    PARTS._items["token_map"] = Part("token_map", "maps", "view", "quick", refuse)
+    out = run(tiny_run_config(), tmp_path / "ga", bench=bench)
+    assert out.status()["state"] == "done"
+    known = out.parts()
+    assert known["works"]["tables"] == ["view.works"] and out.table("view.works") is not None
+    assert known["token_map"]["reason"] == "there is nothing <b>here</b> to show"
+    assert not known["token_map"]["evidence"] and not any(e.name == "token_map" for e in out.evidence())
+    page = write_report([out.path], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "there is nothing &lt;b&gt;here&lt;/b&gt; to show" in page
+
+
+def labelled(name: str) -> Labelled:
+    return Labelled(name, np.ones(1), (Axis("x", ("a",)),), n=1, mask_policy="-")
 
 
 def test_other_errors_are_bugs_and_fail_loudly(bench: Workbench, parts, tmp_path: Path):

@@ -5,8 +5,9 @@ import torch
 
 from interp_unlearn._core import ConfigError
 from interp_unlearn.benchmarks import ShapesConfig, coloured_shapes, image_task
+from interp_unlearn.hooked import fresh_copy
 from interp_unlearn.unlearn import Draw, Recipe, Unlearner
-from interp_unlearn.unlearn.objectives.bad_teaching import kl_to, untrained
+from interp_unlearn.unlearn.objectives.bad_teaching import kl_to
 from interp_unlearn.unlearn.objectives.delete import delete_loss
 from interp_unlearn.zoo import open_image_model
 from interp_unlearn.zoo._small_resnet import SmallResNet
@@ -68,7 +69,7 @@ def test_saliency_mask_moves_the_chosen_share_only(model, task):
 
 
 def test_bad_teacher_is_another_network_and_the_same_for_a_seed(model):
-    one, two, other = untrained(model.module, 0), untrained(model.module, 0), untrained(model.module, 1)
+    one, two, other = (fresh_copy(model.module, seed) for seed in (0, 0, 1))
     first = lambda m: next(m.parameters())  # noqa: E731
     assert torch.equal(first(one), first(two))
     assert not torch.equal(first(one), first(other))

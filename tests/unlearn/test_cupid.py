@@ -106,7 +106,7 @@ def test_curvature_of_logistic_regression_is_known():
     torch.manual_seed(0)
     x, weight = torch.randn(5, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
     labels = torch.tensor([0, 1, 2, 3, 0])
-    logits = lambda w, item: w["w"] @ x[item]  # noqa: E731
+    logits = lambda w, item: w["w"] @ x[item[None]][0]  # noqa: E731
     loss = lambda w: nn.functional.cross_entropy(x @ w.T, labels)  # noqa: E731
     full = torch.autograd.functional.hessian(loss, weight).reshape(12, 12)
     ids = torch.arange(5)

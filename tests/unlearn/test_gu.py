@@ -69,7 +69,7 @@ def test_retain_loss_is_untouched_to_first_order(make):
     gu, trained = of(unlearner), unlearner._set.trained
     with unlearner._set.installed():
         items = gu._drawn(0)
-        grads, sides, _ = unlearner._gradients()
+        grads, sides, _ = unlearner._gradients(unlearner.sampler.draw(0))
         found = torch.autograd.grad(cross_entropy(model, items), list(trained.values()))
         gu.covectors.push(dict(zip(trained, found, strict=True)))
     ones = {n: torch.ones_like(p) for n, p in trained.items()}
@@ -244,7 +244,7 @@ def test_it_takes_the_retain_gradient_of_the_objective_where_there_is_one(make):
     assert of(Unlearner(make.model(), make.task(), recipe("npo", options={"alpha": 0.0}))).own
     unlearner = Unlearner(make.model(), make.task(), recipe("grad_diff", rank=1))
     with unlearner._set.installed():
-        _, sides, _ = unlearner._gradients()
+        _, sides, _ = unlearner._gradients(unlearner.sampler.draw(0))
     unlearner.step()
     norm = sum(float(g.double().square().sum()) for g in sides["retain"].values()) ** 0.5
     for name, row in of(unlearner).covectors.covector(0).items():

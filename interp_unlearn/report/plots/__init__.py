@@ -9,14 +9,19 @@ Example:
 
 from interp_unlearn.report.plots._attacks import attack_levels as attack_levels
 from interp_unlearn.report.plots._behaviour import behaviour_dots as behaviour_dots
+from interp_unlearn.report.plots._board import Point as Point
+from interp_unlearn.report.plots._board import forgetting_scatter as forgetting_scatter
 from interp_unlearn.report.plots._data import layer_of as layer_of
 from interp_unlearn.report.plots._data import pick as pick
 from interp_unlearn.report.plots._data import set_words as set_words
 from interp_unlearn.report.plots._data import split_module as split_module
 from interp_unlearn.report.plots._evidence import evidence_dots as evidence_dots
+from interp_unlearn.report.plots._export import figures_csv as figures_csv
 from interp_unlearn.report.plots._features import feature_changes as feature_changes
 from interp_unlearn.report.plots._generic import MAX_DIMENSIONS as MAX_DIMENSIONS
 from interp_unlearn.report.plots._generic import generic as generic
+from interp_unlearn.report.plots._graph import hop_curves as hop_curves
+from interp_unlearn.report.plots._graph import neighbourhood as neighbourhood
 from interp_unlearn.report.plots._images import group_bars as group_bars
 from interp_unlearn.report.plots._images import picture_grid as picture_grid
 from interp_unlearn.report.plots._images import probe_curves as probe_curves
@@ -27,7 +32,6 @@ from interp_unlearn.report.plots._latent_ranking import latent_ranking as latent
 from interp_unlearn.report.plots._latents import latent_bars as latent_bars
 from interp_unlearn.report.plots._layers import drift_curves as drift_curves
 from interp_unlearn.report.plots._layers import layer_curves as layer_curves
-from interp_unlearn.report.plots._leaderboard import leaderboard as leaderboard
 from interp_unlearn.report.plots._lens import lens_curves as lens_curves
 from interp_unlearn.report.plots._lens import lens_grid as lens_grid
 from interp_unlearn.report.plots._neurons import neuron_layers as neuron_layers

@@ -53,7 +53,7 @@ def neuron_map(table: Labelled, name: str = "") -> go.Figure:
             hovertemplate="<b>%{customdata[0]}</b><br>attribution %{y:.3g}, weights moved by %{customdata[1]:.2%}"
             f"{footer(table)}<extra></extra>",
         )
-    bar = {"title": {"text": "weights moved", "side": "top"}, "thickness": 10, "len": 0.85, "tickformat": ".1%"}
+    bar = {"title": {"text": "weights moved", "side": "top"}, "thickness": 10, "len": 0.85, "tickformat": ".2~%"}
     fig.update_layout(coloraxis={"colorscale": SCALE, "cmin": 0, "colorbar": bar})
     finish(
         fig,

@@ -29,3 +29,4 @@ class AltPO(DPO):
     """Alternate preference optimisation."""
 
     Options = AltPOOptions
+    modalities = ("language",)

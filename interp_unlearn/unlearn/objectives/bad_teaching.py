@@ -9,17 +9,15 @@ Source: Chundawat et al. 2023, "Can Bad Teaching Induce Forgetting?" (arXiv 2205
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from interp_unlearn._core import ConfigError
-from interp_unlearn.hooked import wrap
+from interp_unlearn.hooked import fresh_copy, wrap
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw
 from interp_unlearn.unlearn.objectives._answers import answer_tokens, reference_logits
 from interp_unlearn.unlearn.objectives._forget_retain import ForgetRetain
@@ -38,24 +36,6 @@ class BadTeachingOptions(RetainOptions):
     teacher: Literal["random", "uniform"] = "random"
 
 
-def untrained(module: nn.Module, seed: int) -> nn.Module:
-    """A copy with the weights that its modules' own initialisation gives.
-
-    Raises:
-        ConfigError: If a module has weights of its own but no ``reset_parameters``.
-    """
-    fresh = copy.deepcopy(module)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for name, part in fresh.named_modules():
-            reset = getattr(part, "reset_parameters", None)
-            if callable(reset):
-                reset()
-            elif next(part.parameters(recurse=False), None) is not None:
-                raise ConfigError(f"{name} cannot be initialised anew, so use options.teacher = 'uniform'")
-    return fresh.eval()
-
-
 def kl_to(target: Float[Tensor, "n c"], logits: Float[Tensor, "n c"]) -> Float[Tensor, ""]:
     """Mean ``KL(softmax(target) || softmax(logits))``, in nats."""
     goal = target.log_softmax(-1)
@@ -67,15 +47,20 @@ class BadTeaching(ForgetRetain):
     """Two teachers, one of them ignorant; for labelled items."""
 
     Options = BadTeachingOptions
+    modalities = ("graph", "image")
     options: BadTeachingOptions
 
     def refer(self, ctx: Context) -> None:
-        """Ask the bad teacher about every forget item, once."""
+        """Ask the bad teacher about every forget item, once.
+
+        Raises:
+            ModelError: If a layer cannot be initialised anew; ``teacher = "uniform"`` needs none.
+        """
         task = ctx.labelled()
         if self.options.teacher == "uniform":
             self.teacher = torch.zeros(len(self.forget), len(task.classes))
             return
-        ignorant = wrap(untrained(ctx.model.module, ctx.seed), name="bad teacher", language=False)
+        ignorant = wrap(fresh_copy(ctx.model.module, ctx.seed).eval(), name="bad teacher", language=False)
         self.teacher = torch.cat(reference_logits(ignorant, self.forget, self.options.reference_gb))
 
     def forget_loss(self, draw: Draw) -> tuple[Tensor, Mapping[str, float]]:

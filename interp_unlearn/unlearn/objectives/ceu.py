@@ -52,6 +52,7 @@ class CEU(Objective):
     """Cross-entropy unlearning."""
 
     Options = CEUOptions
+    modalities = ("language",)
     options: CEUOptions
 
     def prepare(self, ctx: Context) -> Pools:

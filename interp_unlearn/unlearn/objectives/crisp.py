@@ -111,6 +111,7 @@ class CRISP(Objective):
     """
 
     Options = CRISPOptions
+    modalities = ("language",)
     options: CRISPOptions
 
     @property

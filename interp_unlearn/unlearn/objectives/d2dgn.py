@@ -67,6 +67,7 @@ class D2DGN(Objective):
     """Two frozen teachers, one student."""
 
     Options = D2DGNOptions
+    modalities = ("graph",)
     options: D2DGNOptions
 
     @property

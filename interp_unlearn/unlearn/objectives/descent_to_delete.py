@@ -40,6 +40,7 @@ class DescentToDelete(Objective):
     """Descent on the retain set, then noise."""
 
     Options = DescentToDeleteOptions
+    modalities = ("graph", "image")
     options: DescentToDeleteOptions
 
     @property

@@ -58,6 +58,7 @@ class DPO(ForgetRetain):
     """Direct preference optimisation with another answer as the preferred one."""
 
     Options = DPOOptions
+    modalities = ("language",)
     options: DPOOptions
 
     def refer(self, ctx: Context) -> None:

@@ -71,6 +71,7 @@ class DSG(RuntimeClamp):
     """Clamp the target's latents in sequences where they fire often."""
 
     Options = DSGOptions
+    modalities = ("language",)
     options: DSGOptions
 
     def make_clamp(self, ctx: Context, sae: Any, forget: list[Read], retain: list[Read]) -> LatentClamp:

@@ -94,6 +94,7 @@ class FLAT(Objective):
     """Forget-data-only loss adjustment."""
 
     Options = FLATOptions
+    modalities = ("language",)
     options: FLATOptions
 
     def prepare(self, ctx: Context) -> Pools:

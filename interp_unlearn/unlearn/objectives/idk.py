@@ -29,6 +29,7 @@ class IDK(ForgetRetain):
     """Supervised training on other answers."""
 
     Options = IDKOptions
+    modalities = ("language",)
     options: IDKOptions
 
     def refer(self, ctx: Context) -> None:

@@ -113,6 +113,7 @@ class MEOW(Objective):
     """
 
     Options = MEOWOptions
+    modalities = ("language",)
     options: MEOWOptions
 
     @property

@@ -31,6 +31,7 @@ class RandomLabels(ForgetRetain):
     """Cross-entropy on wrong classes, for labelled items."""
 
     Options = RandomLabelsOptions
+    modalities = ("graph", "image")
 
     def refer(self, ctx: Context) -> None:
         """Draw a wrong class for each forget item, uniformly over the others."""

@@ -68,6 +68,7 @@ class RMU(Objective):
     """Representation misdirection."""
 
     Options = RMUOptions
+    modalities = ("language",)
     options: RMUOptions
 
     @property

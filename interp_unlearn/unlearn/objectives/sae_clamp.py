@@ -138,6 +138,7 @@ class SAEClamp(RuntimeClamp):
     """Clamp the target's latents wherever they fire."""
 
     Options = SAEClampOptions
+    modalities = ("language",)
     options: SAEClampOptions
 
     def make_clamp(self, ctx: Context, sae: Any, forget: list[Read], retain: list[Read]) -> LatentClamp:

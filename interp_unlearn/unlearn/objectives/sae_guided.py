@@ -134,6 +134,7 @@ class SAEGuided(Objective):
     """The SAE-guided objective and its controls."""
 
     Options = SAEGuidedOptions
+    modalities = ("language",)
     options: SAEGuidedOptions
 
     @property

@@ -26,6 +26,7 @@ class UtU(Objective):
     """The deletion alone, which the task applies to every edited model."""
 
     Options = UtUOptions
+    modalities = ("graph",)
     trains: ClassVar[bool] = False
 
     def prepare(self, ctx: Context) -> Pools:

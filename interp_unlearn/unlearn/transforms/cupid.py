@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -145,6 +145,7 @@ class CUPID(Transform):
     """
 
     Options = CUPIDOptions
+    modalities = ("graph", "image")
     options: CUPIDOptions
 
     def prepare(self, ctx: Context) -> None:
@@ -313,8 +314,10 @@ def rank_checks(rise: np.ndarray, norm: np.ndarray, loss: np.ndarray, conflictin
     from sklearn.metrics import roc_auc_score
 
     def rank(other: np.ndarray) -> float:
-        flat = np.ptp(rise) == 0 or np.ptp(other) == 0
-        return float("nan") if flat else float(spearmanr(rise, other).statistic)
+        if np.ptp(rise) == 0 or np.ptp(other) == 0:
+            return float("nan")
+        found: Any = spearmanr(rise, other)
+        return float(found.statistic)
 
     known = not np.isnan(conflicting).any() and len(np.unique(conflicting)) == 2
     auc = float(roc_auc_score(conflicting, rise)) if known else float("nan")

@@ -81,6 +81,7 @@ class KLUE(Mask):
     """
 
     Options = KLUEOptions
+    modalities = ("language",)
     options: KLUEOptions
     neurons: NeuronSet
     chosen: NeuronSet

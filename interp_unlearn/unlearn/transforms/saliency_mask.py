@@ -43,6 +43,7 @@ class SaliencyMask(Mask):
     """Freeze the weights that the forget loss hardly touches."""
 
     Options = SaliencyMaskOptions
+    modalities = ("graph", "image")
 
     def prepare(self, ctx: Context) -> None:
         """One gradient over the forget set.

@@ -37,7 +37,7 @@ class Graph:
     name: str
     features: Float[Tensor, "n f"]
     edges: Int[Tensor, "2 m"]
-    labels: Int[Tensor, " n"]
+    labels: Int[Tensor, " labels"]
     classes: tuple[str, ...]
     public_split: Mapping[str, Int[Tensor, " k"]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ def make_graph(
     name: str,
     features: Float[Tensor, "n f"],
     edges: Int[Tensor, "2 e"],
-    labels: Int[Tensor, " n"],
+    labels: Int[Tensor, " labels"],
     classes: Sequence[str] = (),
     public_split: Mapping[str, Int[Tensor, " k"]] | None = None,
     sources: Sequence[str] = (),

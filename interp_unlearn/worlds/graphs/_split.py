@@ -1,8 +1,8 @@
 """How edges and nodes are split, following GNNDelete's preparation, and how deletions are drawn from the training part.
 
 Two things differ from the published code, on purpose. Hops are searched in both directions of every edge (there: in
-one, which finds a smaller neighbourhood). Sampled "negatives" are no edge of any split (there: none of their own split, so
-that some are true training edges).
+one, which finds a smaller neighbourhood). Sampled "negatives" are no edge of any split (there: none of their own split,
+so that some are true training edges).
 """
 
 from __future__ import annotations

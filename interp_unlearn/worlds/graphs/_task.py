@@ -286,7 +286,7 @@ class NodeTask(GraphTask):
         """
         if output.shape[1] != len(self.classes):
             raise ModelError(
-                f"the model gives {output.shape[1]} numbers per node, but {self.world} has {len(self.classes)} classes; "
+                f"the model gives {output.shape[1]} numbers per node, {self.world} has {len(self.classes)} classes; "
                 "use a model that was trained to classify its nodes"
             )
         return output[ids]
