@@ -31,7 +31,7 @@ def execute(path: Path, folder: str | Path) -> Any:
     os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"  # plotly's own default would save its whole library as well
     notebook = nbformat.read(path, as_version=4)
     options: dict[str, Any] = {"resources": {"metadata": {"path": str(folder)}}, "record_timing": False}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", **options).execute()
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", **options).execute()
     return notebook
 
 
@@ -43,7 +43,11 @@ def tidy(notebook: Any) -> None:
     }
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if not (o.get("name") == "stderr" and "\r" in o.text)]
+            cell.outputs = [o for o in cell.outputs if not (o.get("name") == "stderr" and _is_progress(o.text))]
+
+
+def _is_progress(text: str) -> bool:
+    return "\r" in text or not text.strip()
 
 
 def add_pictures(notebook: Any) -> None:

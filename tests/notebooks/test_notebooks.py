@@ -26,6 +26,7 @@ def marked(path: Path) -> Any:
     return pytest.param(path, id=path.stem, marks=marks)
 
 
+@pytest.mark.timeout(1800)  # under a minute each on a quiet machine
 @pytest.mark.allow_localhost  # a kernel talks through sockets of this machine
 @pytest.mark.parametrize("path", [marked(path) for path in NOTEBOOKS])
 def test_runs_and_its_lessons_hold(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +35,7 @@ def test_runs_and_its_lessons_hold(path: Path, tmp_path: Path, monkeypatch: pyte
     notebook = nbformat.read(path, as_version=4)
     saved = [o.output_type for o in outputs(notebook)]
     client = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()  # raises where a cell, or an assert in it, fails
     fresh = outputs(notebook)
