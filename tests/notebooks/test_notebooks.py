@@ -55,7 +55,7 @@ def test_saved_outputs_are_whole_and_small(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert path.stat().st_size < 400_000
+    assert path.stat().st_size < 300_000
     assert notebook.metadata.kernelspec.name == "python3"
     found = outputs(notebook)
     assert not [o for o in found if o.output_type == "error" or o.get("name") == "stderr"]
