@@ -31,7 +31,7 @@ def around_deletion(comparison: Comparison) -> Pictures:
                 figures.append(plots.hop_curves(curves, where, y, forgotten=GOLD_LIKE, methods=comparison.methods))
     text = (
         "How far each node's embedding turned between the original and the edited model. Of a large deletion the first "
-        "few deleted links or nodes are drawn, with their neighbours; the curves are over all nodes. One scale of colours for all "
-        "methods, up to the change that 5 % of the nodes exceed."
+        "few deleted links or nodes are drawn, with their neighbours; the curves are over all nodes. One scale of "
+        "colours for all methods, up to the change that 5 % of the nodes exceed."
     )
     return Pictures("Around the deletion", text, tuple(figures), "")
