@@ -5,16 +5,24 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 import streamlit as st
 
+from explorer.kept import Kept
 from explorer.words import literal
 from interp_unlearn.report import Pictures
 from interp_unlearn.report.plots import figures_csv
 
 INK = {"light": "#3d4650", "dark": "#c4ccd5"}
 FORMAT = "picture_format"
+_SHOWN: Kept[go.Figure] = Kept(300)
+
+
+def choose_format() -> None:
+    """What the camera on each picture saves."""
+    st.radio("Pictures are saved as", ["PNG", "SVG"], key=FORMAT, horizontal=True)
 
 
 def show_pictures(pictures: Pictures, key: str) -> None:
@@ -29,24 +37,31 @@ def show_pictures(pictures: Pictures, key: str) -> None:
 
 def show_figures(figures: Sequence[go.Figure], key: str, *, wide: bool = False) -> None:
     """Figures two beside each other, where there is room, and their data."""
-    columns = st.columns(1 if wide or len(figures) == 1 else 2)
-    for i, figure in enumerate(figures):
-        with columns[i % len(columns)]:
-            show_figure(figure, f"{key}-{i}")
+    beside = 1 if wide or len(figures) == 1 else 2
+    for start in range(0, len(figures), beside):  # row by row, so that a narrow window keeps their order
+        for i, column in enumerate(st.columns(beside)):
+            if start + i < len(figures):
+                with column:
+                    show_figure(figures[start + i], f"{key}-{start + i}")
     _downloads(figures, key)
 
 
 def show_figure(figure: go.Figure, key: str) -> None:
     """One figure below its title, which wraps here; its camera button saves it under that name."""
-    title = html.unescape(figure.layout.title.text or "")
-    subtitle = html.unescape(figure.layout.title.subtitle.text or "")
+    heading: Any = figure.layout["title"]
+    title, subtitle = html.unescape(heading.text or ""), html.unescape(heading.subtitle.text or "")
     st.markdown(f"**{literal(title)}**" + (f"  \n:small[{literal(subtitle)}]" if subtitle else ""))
-    shown = go.Figure(figure)
-    margin = min(24, figure.layout.margin.t or 24)
-    shown.update_layout(font_color=INK[st.context.theme.type or "light"], title=None, margin_t=margin)
+    theme = st.context.theme.type or "light"
+    shown = _SHOWN.get(figure, theme, lambda: _themed(figure, theme))
     options = {"format": st.session_state.get(FORMAT, "PNG").lower(), "filename": _file(title), "scale": 2}
     config = {"displaylogo": False, "toImageButtonOptions": options, "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
     st.plotly_chart(shown, theme=None, key=key, config=config, alt=title)
+
+
+def _themed(figure: go.Figure, theme: str) -> go.Figure:
+    """A copy without its title, which the page has."""
+    margin = min(24, figure.layout["margin"]["t"] or 24)
+    return go.Figure(figure).update_layout(font_color=INK[theme], title=None, margin_t=margin)
 
 
 def _downloads(figures: Sequence[go.Figure], key: str) -> None:
@@ -61,7 +76,6 @@ def _downloads(figures: Sequence[go.Figure], key: str) -> None:
             "application/json",
             key=f"{key}-json",
         )
-        st.radio("The camera on each picture saves", ["PNG", "SVG"], key=FORMAT, horizontal=True)
 
 
 def _file(text: str) -> str:

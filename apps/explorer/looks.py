@@ -9,9 +9,12 @@ from pathlib import Path
 import streamlit as st
 
 from explorer.draw import show_pictures
+from explorer.kept import Kept
 from explorer.picks import choose, pick
 from explorer.words import literal
-from interp_unlearn.report import Comparison, View, missing_views, views_of
+from interp_unlearn.report import Comparison, Pictures, View, missing_views, views_of
+
+_DRAWN: Kept[Pictures] = Kept(100)
 
 
 @dataclass(frozen=True)
@@ -57,4 +60,5 @@ def show_views(comparison: Comparison, views: Sequence[View], page: str) -> None
     for column, (what, options) in zip(st.columns(max(1, len(choices))), choices.items(), strict=False):
         with column:
             chosen[what] = choose(what, what.capitalize(), options, page=page)
-    show_pictures(view.draw(comparison, chosen), f"{page}-{name}")
+    drawn = _DRAWN.get(comparison, (page, name, tuple(chosen.items())), lambda: view.draw(comparison, chosen))
+    show_pictures(drawn, f"{page}-{name}")

@@ -49,8 +49,9 @@ def choose(
     asked = next((value for value in _asked(name) if value in options), None)
     before = st.session_state.get(f"{key}-last")
     moved = asked is not None and asked != before  # by a link, by the address bar, or by going back
-    if moved or st.session_state.get(key) not in options:
-        st.session_state[key] = asked or (before if before in options else options[0])
+    chosen = asked if moved else st.session_state.get(key)
+    # Set every time: what a widget held on another page does not come along by itself.
+    st.session_state[key] = next(value for value in (chosen, asked, before, options[0]) if value in options)
     if pills:
         value = st.segmented_control(
             label, options, format_func=shown, key=key, required=True, label_visibility="collapsed"

@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from explorer.draw import show_figure, show_figures
+from explorer.kept import Kept
 from explorer.looks import show_views
 from explorer.picks import choose, pick
 from explorer.words import literal, number, percent
@@ -27,6 +28,8 @@ from interp_unlearn.report import (
     verdict_of,
     views_of,
 )
+
+_CARDS: Kept[EvidenceCard] = Kept(100)
 
 
 def show(root: Path) -> None:
@@ -86,7 +89,8 @@ def _evidence(comparison: Comparison) -> None:
     if not kinds:
         st.info("No evidence was saved yet. Add it to a finished run: interp-unlearn evidence RUN")
         return
-    _card(evidence_card(comparison, choose("evidence", f"Evidence ({len(kinds)})", kinds)))
+    kind = choose("evidence", f"Evidence ({len(kinds)})", kinds)
+    _card(_CARDS.get(comparison, kind, lambda: evidence_card(comparison, kind)))
 
 
 def _card(card: EvidenceCard) -> None:

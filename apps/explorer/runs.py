@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from explorer.draw import show_figures
@@ -49,7 +51,7 @@ def _filtered(rows: Sequence[tuple[Listed, BoardRow | None]]) -> list[tuple[List
                 word.capitalize(), offered[word], key=f"only-{word}", bind="query-params", placeholder="all"
             )
         if wanted:
-            shown = [(one, row) for one, row in shown if row is not None and getattr(row, field) in wanted]
+            shown = [pair for pair in shown if pair[1] is not None and getattr(pair[1], field) in wanted]
     return shown
 
 
@@ -114,20 +116,23 @@ def _nowhere() -> None:
 
 
 def _scatter(rows: Sequence[BoardRow]) -> None:
-    points: dict[str, list[plots.Point]] = {}
-    for row in rows:
-        where = f"{row.target}, seed {row.seed}"
-        points.setdefault(row.name, []).append((row.forgetting, row.retention, where))
-    for who in ("before", "gold"):
-        own = {
-            (getattr(row, f"forgetting_{who}"), getattr(row, f"retention_{who}"), f"{row.target}, seed {row.seed}")
-            for row in rows
-        }
-        points["original" if who == "before" else who] = sorted(p for p in own if p[0] == p[0])
     asked = sorted({row.asked for row in rows if row.asked})
     kept = sorted({row.kept for row in rows if row.kept})
     if not asked:
         st.info("No run here has saved its answers yet, so there is no picture of forgetting against retention.")
         return
-    show_figures([plots.forgetting_scatter(points)], "board")
+    show_figures([_figure(tuple(rows))], "board")
     st.caption(literal(f"Questions: {'; '.join(asked)}. Must survive: {'; '.join(kept) or 'nothing was asked'}."))
+
+
+@lru_cache(maxsize=32)
+def _figure(rows: tuple[BoardRow, ...]) -> go.Figure:
+    """Each run as a point, with the original and gold of its target."""
+    points: dict[str, list[plots.Point]] = {}
+    references: dict[str, set[plots.Point]] = {"original": set(), "gold": set()}
+    for row in rows:
+        where = f"{row.target}, seed {row.seed}"
+        points.setdefault(row.name, []).append((row.forgetting, row.retention, where))
+        references["original"].add((row.forgetting_before, row.retention_before, where))
+        references["gold"].add((row.forgetting_gold, row.retention_gold, where))
+    return plots.forgetting_scatter({**points, **{who: list(found) for who, found in references.items()}})

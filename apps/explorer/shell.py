@@ -12,6 +12,7 @@ from typing import Any
 import streamlit as st
 
 from explorer import looks, playground, run, runs, tables
+from explorer.draw import choose_format
 from explorer.picks import carried
 from explorer.words import literal
 from interp_unlearn._core import InterpUnlearnError
@@ -57,6 +58,7 @@ def show(root: Path) -> None:
         for page in pages:
             st.page_link(page, query_params=carried())
         st.caption(literal(root.resolve()))
+        choose_format()
     current.run()
 
 

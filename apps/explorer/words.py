@@ -10,10 +10,16 @@ from interp_unlearn.report import BoardRow
 
 _MARKS = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&@])")
 
+_JOINER = "\u2060"
+
 
 def literal(text: object) -> str:
-    """Text that markdown shows as it is: names may hold markup, links or pictures."""
-    return _MARKS.sub(r"\\\1", str(text)).replace("\n", " ")
+    """Text that markdown shows as it is: names may hold markup, links or pictures.
+
+    An invisible joiner keeps addresses from becoming links, which escaping alone does not.
+    """
+    plain = str(text).replace("://", f":{_JOINER}//").replace("www.", f"www{_JOINER}.").replace("\n", " ")
+    return _MARKS.sub(r"\\\1", plain)
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -90,7 +90,7 @@ def detail_figures(comparison: Comparison, evidence: str) -> tuple[go.Figure, ..
 
 def drawable(table: Labelled) -> bool:
     """Whether `figures` draws this table of one method."""
-    return bool(figures(by_model({"method": table}, ("method",)), "", ("method",)))
+    return any(_drawable(_value(part)[0]) for part in by_model({"method": table}, ("method",)).values())
 
 
 def _value(table: Labelled) -> tuple[Labelled, tuple[Labelled, Labelled] | None]:

@@ -132,10 +132,10 @@ def _dashboard(comparison: Comparison, chosen: Chosen) -> Pictures:
 
 DASHBOARD: Mapping[str, Callable[[Labelled, str], list[go.Figure]]] = {
     "latent_histogram": lambda table, latent: [plots.latent_histogram(table, latent)],
-    "latent_logits": lambda table, latent: [plots.latent_logits(table, latent)],
     "latent_contexts": lambda table, latent: [
         plots.latent_contexts(table, latent, phase=phase) for phase in _labels(table, "phase")
     ],
+    "latent_logits": lambda table, latent: [plots.latent_logits(table, latent)],
 }
 
 

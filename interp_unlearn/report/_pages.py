@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from interp_unlearn._core import Registry
+from interp_unlearn._core import Labelled, Registry
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import Comparison
 from interp_unlearn.report._details import by_model, drawable, figures
@@ -102,7 +102,7 @@ def _part_views(comparison: Comparison, page: str) -> list[View]:
     tables: dict[str, list[str]] = {}
     titles: dict[str, str] = {}
     for part, facts, table in tables_of(comparison):
-        own = [t for t in comparison.per_method(table).values() if drawable(t)]
+        own = [t for t in comparison.per_method(table).values() if _is_levels(t) or drawable(t)]
         if own and PAGE_OF_KIND.get(str(facts.get("kind"))) == page and not table.startswith(shown):
             tables.setdefault(part, []).append(table)
             titles[part] = str(facts.get("what") or part)
@@ -122,6 +122,10 @@ def _draw(title: str, names: list[str]) -> Callable[[Comparison, Chosen], Pictur
 
 def _table_figures(comparison: Comparison, name: str) -> Sequence[go.Figure]:
     tables = comparison.per_method(name)
-    if all([axis.name for axis in table.axes] == LEVELS for table in tables.values()):
+    if all(_is_levels(table) for table in tables.values()):
         return [plots.attack_levels(table, f"{name}: {method}") for method, table in tables.items()]
     return figures(by_model(tables, comparison.methods), name, comparison.methods)
+
+
+def _is_levels(table: Labelled) -> bool:
+    return [axis.name for axis in table.axes] == LEVELS

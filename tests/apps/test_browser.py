@@ -67,6 +67,7 @@ def test_hostile_names_do_nothing(page, server: str, screenshots: Path):
     assert page.evaluate("window.hacked") is None
     assert not page.outside
     assert "<script>" in page.locator("[data-testid=stMain]").inner_text()
+    assert not page.locator("a[href*='outside.example']").count()
 
 
 def test_a_link_keeps_the_run(page, server: str):

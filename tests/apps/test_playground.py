@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from explorer.playground_model import AFTER, BEFORE, EDITED, Change, Opened, generate, latents, lens, next_tokens
 
 from interp_unlearn.runs import RunFolder, RunPhases, saved_config
@@ -24,7 +25,7 @@ def test_next_tokens_are_those_of_both_models(opened):
     table = next_tokens(opened, PROMPT)
     assert [axis.labels for axis in table.axes][1] == (BEFORE, AFTER)
     assert (phase(table, BEFORE) != phase(table, AFTER)).any()
-    with opened.phase(BEFORE) as model:
+    with opened.phase(BEFORE) as model, torch.no_grad():
         best = model(PROMPT)[0, -1].softmax(-1).max()
     assert np.isclose(phase(table, BEFORE).max(), float(best), rtol=1e-5)
 

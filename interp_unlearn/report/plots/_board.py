@@ -48,9 +48,9 @@ def forgetting_scatter(points: Mapping[str, Sequence[Point]], *, methods: Sequen
     finish(
         fig,
         "Forgetting against retention",
-        "Right: the target's questions are not answered any more. Up: the others still are. The star is gold.",
-        "forgetting: share of the target's questions not answered",
-        "retention: share of other questions answered",
+        "Right: the target's questions are not answered any more. Up: others still are. Good: near gold, the star.",
+        "forgetting",
+        "retention",
         height=430,
     )
     fig.update_xaxes(range=[-0.04, 1.06], tickformat=".0%")

@@ -20,7 +20,7 @@ def figures_csv(figures: Sequence[go.Figure]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for figure in figures:
-        title = html.unescape(str(figure.layout.title.text or ""))
+        title = html.unescape(str(figure.layout["title"]["text"] or ""))
         traces: Any = figure.data
         for trace in traces:
             writer.writerows([title, html.unescape(str(trace.name or "")), *point] for point in _points(trace))
