@@ -38,7 +38,7 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 LIST = "[data-testid=stDataFrame] canvas"
-PICTURE = "[data-testid=stPlotlyChart] .main-svg"
+PICTURE = "[data-stale=false] [data-testid=stPlotlyChart] .main-svg"  # not one of the page that was left
 PAGES = ("Run", "Inside", "Latents", "Lens", "Attacks")
 TARGETS, SEEDS = 5, 2
 
@@ -93,7 +93,7 @@ def page_change(page: Page, name: str, server: int) -> tuple[tuple[float, float]
     link = page.get_by_test_id("stSidebar").get_by_role("link", name=name, exact=True)
     clock = Clock(server)
     link.click()
-    page.wait_for_selector(f"h1:text-is('{name}')")
+    page.get_by_role("heading", name=name, exact=True, level=1).wait_for()
     heading = clock.read()
     page.wait_for_selector(PICTURE)
     return heading, clock.read()
