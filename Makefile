@@ -21,7 +21,7 @@ INSTALLED := $(VENV)/.installed
 FETCHED := $(VENV)/.fetched-$(MODEL)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo explore test lint types unit format clean
+.PHONY: help setup demo explore test lint types unit docs format clean
 
 help: ## show this list
 	@echo "interp-unlearn: look inside a model while it forgets."
@@ -66,7 +66,7 @@ demo: setup ## forget something, and see in a report what moved inside the model
 explore: $(INSTALLED) ## look at runs in the browser; other folders: make explore RUNS=path/to/runs
 	$(BIN)/interp-unlearn explore $(RUNS)
 
-test: lint types unit ## check everything: lint, types, tests (what CI runs)
+test: lint types unit ## check everything: lint, types, tests, documentation (what CI runs)
 
 lint: $(INSTALLED) ## style and likely mistakes (ruff); 'make format' mends most of it
 	$(BIN)/ruff check
@@ -75,8 +75,11 @@ lint: $(INSTALLED) ## style and likely mistakes (ruff); 'make format' mends most
 types: $(INSTALLED) ## type errors (pyright)
 	$(BIN)/pyright
 
-unit: setup ## the tests alone, with coverage; for one file: .venv/bin/pytest tests/test_offline.py
+unit: setup ## the tests alone, with coverage (they build the documentation, too); for one file: .venv/bin/pytest tests/test_offline.py
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+docs: $(INSTALLED) ## build the documentation into site/, warnings being errors; it opens from the file system
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(INSTALLED) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix

@@ -201,7 +201,8 @@ def claims(found: Sequence[dict[str, str]]) -> list[str]:
     """The paper's claims against GNNDelete, as paired differences over everything that was measured."""
     lines = [
         "| deletion | n | utility, D2DGN − GNNDelete | distance to Retrain's p on deleted: D2DGN | GNNDelete | "
-        "MI ratio, D2DGN − GNNDelete | MI ratio of Retrain | FLOPs of a pass, GNNDelete − D2DGN | CPU time, GNNDelete / D2DGN |",
+        "MI ratio, D2DGN − GNNDelete | MI ratio of Retrain | FLOPs of a pass, GNNDelete − D2DGN | "
+        "CPU time, GNNDelete / D2DGN |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for deletion in dict.fromkeys(row["deletion"] for row in found):

@@ -29,7 +29,7 @@ def read_npz(path: Path, name: str, classes: tuple[str, ...] = (), source: str =
         DataError: If an array is missing or of the wrong length.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except FileNotFoundError as error:
         raise FileFormatError(f"{path} does not exist; give the path of a graph's .npz") from error
@@ -86,18 +86,21 @@ class _ArraysOnly(pickle.Unpickler):
 
     ALLOWED = (
         ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
         ("numpy", "ndarray"),
         ("numpy", "dtype"),
         ("scipy.sparse.csr", "csr_matrix"),
+        ("scipy.sparse._csr", "csr_matrix"),
         ("collections", "defaultdict"),
         ("__builtin__", "list"),
+        ("__builtin__", "bytes"),
         ("_codecs", "encode"),
     )
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
             raise FileFormatError(f"it asks for {module}.{name}, which no Planetoid file needs: it is refused")
-        module = {"scipy.sparse.csr": "scipy.sparse", "__builtin__": "builtins"}.get(module, module)
+        module = {"scipy.sparse.csr": "scipy.sparse._csr", "__builtin__": "builtins"}.get(module, module)
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 

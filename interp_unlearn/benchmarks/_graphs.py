@@ -53,7 +53,8 @@ def load_graph(
     Args:
         name: One of `GRAPHS`.
         data_dir: Data folder; default ``$INTERP_UNLEARN_DATA``.
-        path: For ``"graph"``, the ``.npz``; for a citation network, a file or folder instead of the data folder.
+        path: For ``"graph"``, the ``.npz`` (``data_dir`` does as well); for a citation network, a file or folder in
+            place of the data folder.
         download: Let torch-geometric fetch a citation network that is not at hand.
         seed: Of ``"citations"``.
 
@@ -68,6 +69,7 @@ def load_graph(
         return citations(seed)
     if name == "karate":
         return _karate()
+    path = path or (data_dir if name == "graph" else None)
     if name == "graph" and path is None:
         raise ConfigError('world.options.path is missing; name the file: [world.options] path = "graph.npz"')
     for place in _places(name, data_dir, path):

@@ -43,15 +43,17 @@ def fetch_command(name: str = typer.Argument(help="A name from `interp-unlearn m
 @worlds_app.callback()
 @friendly
 def list_worlds_command(ctx: typer.Context) -> None:
-    """List the worlds: sets of facts with ground truth, from which question sets are made."""
+    """List the worlds: facts with ground truth, from which questions are made, graphs and images."""
     if ctx.invoked_subcommand:
         return
-    from interp_unlearn.benchmarks import IMAGE_SETS
+    from interp_unlearn.benchmarks import GRAPHS, IMAGE_SETS
     from interp_unlearn.worlds import list_worlds
 
     table = Table("name", "needs a data folder", "about")
     for row in list_worlds():
         table.add_row(row["name"], "yes" if row["needs_data"] else "no", row["summary"])
+    for name, summary in GRAPHS.items():
+        table.add_row(name, "no" if name in ("citations", "karate") else "yes", f"graph: {summary}")
     for name, about in IMAGE_SETS.items():
         table.add_row(name, "yes" if "needs data_dir" in about else "no", f"images: {about}")
     console.print(table)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -49,8 +49,12 @@ class Phases(Protocol):
 
     @property
     def any_task(self) -> AnyTask: ...
-    @property
-    def task(self) -> Task: ...
+
+    if TYPE_CHECKING:  # a check at run time would ask for it, and it raises where the model reads no text
+
+        @property
+        def task(self) -> Task: ...
+
     @property
     def names(self) -> tuple[str, ...]: ...
     @property

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call, grad, grad_and_value, jvp, vmap
+from torch.func import functional_call, grad, grad_and_value, vmap
 
 from interp_unlearn._core import generator
 from interp_unlearn.hooked import HookedModel
@@ -151,7 +151,11 @@ def _hutchinson(
 
     for _ in range(probes):
         signs = {n: (torch.randint(0, 2, v.shape, generator=random) * 2 - 1).to(v) for n, v in start.items()}
-        product = jvp(grad(mean_loss), (start,), (signs,))[1]
+        product = grad(lambda w, v=signs: _inner(grad(mean_loss)(w), v))(start)
         for name, sign in signs.items():
             total[name] += (sign * product[name]).detach() / probes
     return total
+
+
+def _inner(a: Weights, b: Weights) -> Tensor:
+    return torch.stack([(value * b[name]).sum() for name, value in a.items()]).sum()

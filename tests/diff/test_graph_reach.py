@@ -28,8 +28,9 @@ def test_dropped_edges_reach_two_hops(make):
     hops = found.tables["graph.hops"]
     for site in ("conv1.output", "conv2.output"):
         assert hops.at(phase="after", site=site, hop="0") > 1e-4
-    assert hops.at(phase="after", site="conv2.output", hop="3+") == pytest.approx(0, abs=1e-6)
-    assert hops.at(phase="after", site="conv1.output", hop="2") == pytest.approx(0, abs=1e-6)
+    if make is edge_task:  # a deleted node changes the degree of its neighbours, which reaches one hop further
+        assert hops.at(phase="after", site="conv2.output", hop="3+") == pytest.approx(0, abs=1e-6)
+        assert hops.at(phase="after", site="conv1.output", hop="2") == pytest.approx(0, abs=1e-6)
     assert hops.at(phase="gold", site="conv2.output", hop="3+") > 1e-4
     assert {e.name.split("/")[0] for e in found.evidence} == {
         "reach.change",

@@ -1,5 +1,4 @@
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,15 +86,10 @@ def test_every_reported_metric_has_its_facts(model, task):
     assert "first token" in facts["probability"].not_to_be_confused
 
 
-def test_every_metric_of_questions_has_its_facts_and_a_section_of_the_page():
+def test_every_metric_of_questions_has_its_facts():
     facts = metric_facts()
     assert {*MEMORISATION_METRICS, *TOFU_METRICS} - {"loss"} <= set(facts)
     assert {f"mia_{attack}" for attack in ATTACKS} <= set(facts)
-    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
-    for name, fact in facts.items():
-        section = " ".join(page.partition(f"### `{name}`: {fact.title}\n")[2].partition("\n##")[0].split())
-        for said in (fact.formula, fact.reference, *fact.failure_modes):
-            assert " ".join(said.split()) in section, f"docs/metrics.md, section {name}, lacks: {said}"
 
 
 def test_facts_are_frozen_and_complete():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -111,7 +112,7 @@ def test_a_view_has_no_evidence_and_says_why_it_saved_nothing(bench: Workbench, 
 
 
 def labelled(name: str) -> Labelled:
-    return Labelled(name, [1.0], (Axis("x", ("a",)),), n=1, mask_policy="-")
+    return Labelled(name, np.ones(1), (Axis("x", ("a",)),), n=1, mask_policy="-")
 
 
 def test_other_errors_are_bugs_and_fail_loudly(bench: Workbench, parts, tmp_path: Path):

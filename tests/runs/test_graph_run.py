@@ -105,5 +105,5 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(data, tmp_path):
         run(wrong, tmp_path / "a")
     with pytest.raises(ModelError, match="not a graph network's folder"):
         run(config(data, "d2dgn", model={"name": "gnc"}), tmp_path / "b")
-    with pytest.raises(ConfigError, match="works on text"):
+    with pytest.raises(ConfigError, match="works on language models"):
         run(config(data, "meow"), tmp_path / "c")

@@ -164,7 +164,8 @@ def test_messages_do_not_pass_over_what_is_deleted(make):
     assert not is_among(seen[0], task.deleted_edges, 120).any()
     assert seen[0].shape[1] == 2 * (task.messages.shape[1] - task.deleted_edges.shape[1])
     assert torch.equal(whole, again)
-    far = (task.hops() > 2) | (task.hops() < 0)
+    # Of a deleted node, its neighbours' degrees change too, so that GCN's weights reach one hop further.
+    far = (task.hops() > (2 if make is edge_task else 3)) | (task.hops() < 0)
     assert far.any() and torch.allclose(whole[far], cut[far], atol=1e-6)
     assert not torch.allclose(whole[task.hops() == 0], cut[task.hops() == 0])
 

@@ -1,6 +1,6 @@
 """GNNDelete: the network is frozen; after each layer a trained matrix moves the nodes around what is deleted.
 
-For node v within l hops of the deletion (the set S^l), after layer l::
+For node v within l hops of an end of a deleted edge (the set S^l), after layer l::
 
     z'_v = z_v W_D^l               W_D^l square, every entry 1/1000 at the start
     DEC^l = MSE( [z'_u ; z'_v] of deleted edges, [z_a ; z_b] of as many non-edges )     a deleted pair looks random
@@ -8,7 +8,7 @@ For node v within l hops of the deletion (the set S^l), after layer l::
     L^l   = lambda DEC^l + (1 - lambda) NI^l
 
 z are the original's embeddings on the graph without what is deleted. Each W_D^l is trained on its own L^l alone, with
-Adam. Deleted nodes: DEC asks that a deleted node looks like a random node that is not deleted.
+Adam. Of a deleted node all edges are deleted, and DEC asks that it looks like a random node that is not deleted.
 
 The matrices stay in the model, so every later pass pays |S^1| d1^2 + |S^2| d2^2 multiply-adds more.
 
@@ -33,7 +33,7 @@ from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw, Objecti
 from interp_unlearn.unlearn.objectives._answers import choices
 from interp_unlearn.unlearn.objectives._graphs import graph_task_of, layers, squared_error
 from interp_unlearn.worlds import AnyTask, GraphTask, without_deleted
-from interp_unlearn.worlds.graphs import draw_non_edges
+from interp_unlearn.worlds.graphs import draw_non_edges, hop_distance
 
 START = 1e-3
 """Every entry of W_D at the start."""
@@ -112,7 +112,8 @@ class GNNDelete(Objective):
         """One square matrix per message-passing layer."""
         if not isinstance(task, GraphTask):
             return {}  # prepare says why it cannot work
-        hops = task.hops()
+        ends = torch.cat([task.deleted_edges.flatten(), task.deleted_nodes]).unique()
+        hops = hop_distance(task.messages, ends, task.graph.n_nodes)
         sites = task.sites(model)
         with torch.no_grad():
             z, _ = layers(model, task, sites)
