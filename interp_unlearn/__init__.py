@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 from interp_unlearn._core import __version__ as __version__
 
 if TYPE_CHECKING:
+    from interp_unlearn._core import Axis as Axis
+    from interp_unlearn._core import Evidence as Evidence
+    from interp_unlearn._core import InterpUnlearnError as InterpUnlearnError
+    from interp_unlearn._core import Labelled as Labelled
     from interp_unlearn.hooked import capture as capture
     from interp_unlearn.hooked import edit as edit
     from interp_unlearn.latents import load_sae as load_sae
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
     from interp_unlearn.zoo import open_model as open_model
 
 _HOME = {
+    "Axis": "interp_unlearn._core",
+    "Evidence": "interp_unlearn._core",
+    "InterpUnlearnError": "interp_unlearn._core",
+    "Labelled": "interp_unlearn._core",
     "Verdict": "interp_unlearn.verdict",
     "capture": "interp_unlearn.hooked",
     "edit": "interp_unlearn.hooked",

@@ -61,9 +61,12 @@ def run_parts(
 
     A part of which nothing could be measured is tried again.
     """
-    chosen = chosen_parts(config.evidence.level, (), flow_of(config).modality) if chosen is None else chosen
-    pending = [part for part in chosen if not _is_done(out, part)]
     modality = flow_of(config).modality
+    if chosen is None:
+        also = config.evidence.also
+        named = chosen_parts(None, also, modality) if also else ()
+        chosen = tuple(dict.fromkeys((*chosen_parts(config.evidence.level, (), modality), *named)))
+    pending = [part for part in chosen if not _is_done(out, part)]
     note_parts(out, modality)
     if not pending:
         return

@@ -187,7 +187,7 @@ class RunPhases:
 
 
 def read_measured(file: Path, name: str) -> dict[str, torch.Tensor] | None:
-    """A measurement written by `write_measured` in this version, or None.
+    """A measurement written by `write_measured` in this version, in the order it was made in, or None.
 
     Raises:
         FileFormatError: If it is damaged, or of another name.
@@ -200,7 +200,10 @@ def read_measured(file: Path, name: str) -> dict[str, torch.Tensor] | None:
         raise FileFormatError(f"{facts_file} is not the measurement {name!r}; delete it and run again")
     if facts.get("version") != __version__:
         return None
-    return read_tensors(file.with_name(f"{file.name}.safetensors"))
+    tensors = read_tensors(file.with_name(f"{file.name}.safetensors"))
+    if set(facts.get("tensors", ())) != set(tensors):
+        raise FileFormatError(f"{facts_file} and its tensors do not belong together; delete both and run again")
+    return {key: tensors[key] for key in facts["tensors"]}  # safetensors sorts by name, which mixes up sites
 
 
 def write_measured(file: Path, phase: str, name: str, found: Measured, seconds: float) -> None:

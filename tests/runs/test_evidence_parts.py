@@ -51,6 +51,14 @@ def test_a_run_looks_for_the_parts_of_its_level(bench: Workbench, parts, tmp_pat
     assert "What is the sum?" in page
 
 
+def test_a_config_names_parts_beyond_its_level(bench: Workbench, parts, tmp_path: Path):
+    quick, dear, other = Counting("quick"), Counting("dear", level="full"), Counting("other", level="full")
+    parts(quick, dear, other)
+    out = run(tiny_run_config(also=("dear", "quick")), tmp_path / "ga", bench=bench)
+    assert (quick.looked, dear.looked, other.looked) == (1, 1, 0)
+    assert out.finished("evidence.dear")
+
+
 def test_before_is_measured_once_for_all_runs_on_a_target(bench: Workbench, parts, tmp_path: Path):
     part = Counting("quick")
     parts(part)
@@ -237,7 +245,7 @@ def test_once_keeps_tensors_on_disk_bit_for_bit(bench: Workbench, folder: RunFol
         again = phases.once("after", "states at 50 %/blocks.1", measure)
         phases.once("after", "states at 50 %-blocks.1", measure)
     assert len(calls) == 2, "names that differ only in what files cannot hold do not meet"
-    assert first.keys() == again.keys()
+    assert list(first) == list(again), "sites read from disk are in the order in which they were captured"
     assert all(torch.equal(first[k], again[k]) and first[k].dtype == again[k].dtype for k in first)
 
 

@@ -128,8 +128,9 @@ def picture_grid(pictures: Labelled, maps: Mapping[str, Labelled], title: str = 
         fig,
         title,
         "Bright: what speaks for the forgotten class. Forgotten: as dark as gold, on and off the object.",
-        height=110 + 88 * len(rows),
+        height=130 + 88 * len(rows),
     )
+    fig.update_layout(margin_t=84)  # the columns' titles stand below the subtitle
     fig.update_xaxes(visible=False, constrain="domain")
     fig.update_yaxes(visible=False, autorange="reversed", constrain="domain")
     for i in range(1, len(rows) * n + 1):
