@@ -145,7 +145,8 @@ def rows_of(task: ImageTask, model: HookedModel, method: str, price: float, seed
                 model.tensors()[name].copy_(value)
         rise = found["fa_test_conflicting"] - before["fa_test_conflicting"]
         more = {"step": step, "rise_conflicting": rise, "cpu_seconds": round(seconds, 2)}
-        read = probes(model, task) if state == "matched" else dict.fromkeys(PROBES, float("nan"))
+        unread = dict.fromkeys(PROBES, float("nan"))
+        read: dict[str, float] = probes(model, task) if state == "matched" else unread
         yield {"state": state, **found, **more, **read}
     unlearner.restore()
 

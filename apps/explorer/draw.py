@@ -60,8 +60,8 @@ def show_figure(figure: go.Figure, key: str) -> None:
 
 def _themed(figure: go.Figure, theme: str) -> go.Figure:
     """A copy without its title, which the page has."""
-    margin = min(24, figure.layout["margin"]["t"] or 24)
-    return go.Figure(figure).update_layout(font_color=INK[theme], title=None, margin_t=margin)
+    margin: Any = figure.layout["margin"]
+    return go.Figure(figure).update_layout(font_color=INK[theme], title=None, margin_t=min(24, margin.t or 24))
 
 
 def _downloads(figures: Sequence[go.Figure], key: str) -> None:

@@ -71,9 +71,8 @@ def listed_in(root: Path) -> tuple[Listed, ...]:
     return found
 
 
-def pick_one(root: Path) -> Listed:
+def pick_one(found: Sequence[Listed]) -> Listed:
     """The run that the page is about: the one in the URL, else a finished one."""
-    found = listed_in(root)
     by_id = {one.id: one for one in sorted(found, key=lambda one: one.row is None or one.row.state != "done")}
     for asked in _asked(RUN):
         if asked not in by_id:
@@ -86,14 +85,15 @@ def pick(root: Path) -> Comparison:
 
     Where the run cannot be read, the page says why and ends.
     """
+    found = listed_in(root)
     left, right = st.columns(2)
     with left:
-        one = pick_one(root)
+        one = pick_one(found)
     if one.row is None:
         st.error(literal(one.problem))
         st.stop()
     with right:
-        beside = _pick_beside([other for other in runs_in(root) if other.group == one.group and other.id != one.id])
+        beside = _pick_beside([other for other in found if other.group == one.group and other.id != one.id])
     for item in (one, *beside):
         for said in notices_of(item.row) if item.row else ():
             st.warning(f"{literal(item.id)}: {literal(said)}" if beside else literal(said))

@@ -9,7 +9,7 @@ import streamlit as st
 
 from explorer.draw import show_figures
 from explorer.folder import Listed, view_of
-from explorer.picks import choose, pick_one
+from explorer.picks import choose, listed_in, pick_one
 from explorer.words import literal
 from interp_unlearn.report import RunView, plots
 
@@ -25,7 +25,7 @@ WHAT = ("Next token", "Text", "Lens", "Latents")
 def show(root: Path) -> None:
     """Show the page."""
     st.caption("The only page that computes: it loads the run's model and asks it, before and after.")
-    one = pick_one(root)
+    one = pick_one(listed_in(root))
     if one.row is None or one.row.state != "done":
         st.info("The playground needs a finished run. Finish it first: interp-unlearn resume RUN")
         return

@@ -57,7 +57,7 @@ def show(root: Path) -> None:
         st.markdown("**interp-unlearn**")
         for page in pages:
             st.page_link(page, query_params=carried())
-        st.caption(literal(root.resolve()))
+        st.caption(literal(root.resolve().name))
         choose_format()
     current.run()
 

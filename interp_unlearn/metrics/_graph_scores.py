@@ -87,13 +87,13 @@ class GraphScores:
         correct: Of nodes, whether each test node is classified rightly; None for links.
     """
 
-    sets: Mapping[str, Float[np.ndarray, " n"]]
-    correct: Float[np.ndarray, " n"] | None = None
+    sets: Mapping[str, np.ndarray]
+    correct: Float[np.ndarray, " tested"] | None = None
 
-    def utility(self, weights: Float[np.ndarray, " n"] | None = None) -> float:
-        """AUC_t of links, accuracy of nodes; ``weights`` of the test items for a bootstrap."""
+    def utility(self) -> float:
+        """AUC_t of links, accuracy of nodes."""
         if self.correct is not None:
-            return float(np.average(self.correct, weights=weights))
+            return float(self.correct.mean())
         return auc(self.sets["held out"], self.sets["absent"])
 
     def precision(self) -> float:

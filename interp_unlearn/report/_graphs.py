@@ -15,7 +15,8 @@ GOLD_LIKE = "Forgotten: as in gold. An edit that is local leaves far nodes alone
 def around_deletion(comparison: Comparison) -> Pictures:
     """What moved around deleted nodes and links."""
     maps = comparison.per_method("graph.map")
-    top = max((float(np.nanmax(t.at(column="change"))) for t in maps.values()), default=None)
+    # A few nodes turn far more than all others; up to the largest change all others would have one colour.
+    top = max((float(np.nanquantile(t.at(column="change"), 0.95)) for t in maps.values()), default=None)
     figures = [plots.neighbourhood(table, method, top=top) for method, table in maps.items()]
     for name, title, y in (
         ("graph.hops", "Change of direction by hops", "1 − cosine"),
@@ -30,6 +31,7 @@ def around_deletion(comparison: Comparison) -> Pictures:
                 figures.append(plots.hop_curves(curves, where, y, forgotten=GOLD_LIKE, methods=comparison.methods))
     text = (
         "How far each node's embedding turned between the original and the edited model. Of a large deletion the first "
-        "few deleted links or nodes are drawn, with their neighbours; the curves are over all nodes."
+        "few deleted links or nodes are drawn, with their neighbours; the curves are over all nodes. One scale of "
+        "colours for all methods, up to the change that 5 % of the nodes exceed."
     )
     return Pictures("Around the deletion", text, tuple(figures), "")

@@ -106,9 +106,8 @@ def between_known_and_unknown(comparison: Comparison) -> Pictures:
         if points
     ]
     text = (
-        "One small mark per mention, at the last token of the name in templates that no recipe saw; large marks are "
-        "means. "
-        "Residual means no SAE; gold is placed on its own axis."
+        "One small mark per mention of a name in templates that no recipe saw, or per edge, node or image; large marks "
+        "are means. Residual means no SAE; gold is placed on its own axis."
     )
     return Pictures(
         "Between known and unknown (t, r)", text, tuple(figures), "No run saved positions of single mentions."

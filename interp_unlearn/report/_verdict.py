@@ -10,7 +10,7 @@ from typing import Any
 from interp_unlearn.report._compare import Comparison
 from interp_unlearn.report._read import RunView
 from interp_unlearn.report._side_effects import SideEffect, side_effects
-from interp_unlearn.verdict import has_calibration
+from interp_unlearn.verdict import CALIBRATED, has_calibration
 
 LABELS = ("forgotten", "hidden", "over-suppressed", "broken", "kept")
 
@@ -60,7 +60,10 @@ def verdict_of(run: RunView, method: str = "") -> VerdictView:
     label = str(saved.get("label") or "")
     if not label:
         why = f"no verdict was saved; add it with: interp-unlearn evidence {run.path}"
-        if not has_calibration():
+        read = str(run.task.get("modality", "language"))
+        if read not in CALIBRATED:
+            why = f"no verdict: it is calibrated on {' and '.join(CALIBRATED)} models only; read what was measured"
+        elif not has_calibration():
             why = "no verdict was saved: no calibration is installed, and without one none is guessed (docs/verdict.md)"
         return VerdictView(method, "", math.nan, "", (), (), (), side_effects(run), (), "", why)
     chances = {str(k): float(v) for k, v in _mapping(saved.get("probabilities")).items() if _is_number(v)}

@@ -27,7 +27,7 @@ from interp_unlearn.runs._flow import flow_of, open_workbench
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._phases import RunPhases
 from interp_unlearn.runs._workbench import Progress, Workbench, silent
-from interp_unlearn.verdict import has_calibration, verdict
+from interp_unlearn.verdict import CALIBRATED, has_calibration, verdict
 from interp_unlearn.worlds import Modality, Task, task_from_json
 
 
@@ -114,9 +114,10 @@ def note_parts(
 def save_verdict(out: RunFolder) -> None:
     """Take the verdict from the saved evidence and tables and write ``verdict.json``.
 
-    An installation without a calibration has no verdict; the report then says so.
+    An installation without a calibration has no verdict, and neither has a run on models of a kind that calibrations
+    are not fitted on; the report then says so.
     """
-    if has_calibration():
+    if has_calibration() and flow_of(saved_config(out)).modality in CALIBRATED:
         out.save_verdict(verdict(out.path).to_json())
 
 

@@ -32,6 +32,8 @@ from interp_unlearn.verdict._splits import cells
 
 SHIPPED = Path(__file__).with_name("calibration.json")
 KIND = "verdict calibration"
+CALIBRATED: tuple[str, ...] = ("language",)
+"""What models read in the runs that calibrations are fitted on; of others a calibration says nothing."""
 ABSENT = -12.0
 """Log-odds of a class that a training half does not hold."""
 

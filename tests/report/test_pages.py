@@ -32,10 +32,13 @@ def test_each_page_draws_what_the_run_saved(comparison):
             assert view.draw(comparison, chosen).figures, view.name
 
 
-def test_what_is_missing_says_how_to_get_it(comparison):
-    found = {view.name: view.missing for page in PAGES for view in missing_views(comparison, page)}
+def test_what_is_missing_says_how_to_get_it(tmp_path):
+    write_json(tmp_path / "config.json", {"kind": "run", "name": "half"})
+    half = compare([read_run(tmp_path)])[0]
+    found = {view.name: view.missing for page in PAGES for view in missing_views(half, page)}
     assert "interp-unlearn evidence RUN --only neuron_map" in found["neurons"]
     assert all(found.values())
+    assert not any(views_of(half, page) for page in PAGES)
 
 
 def test_a_view_is_either_shown_or_missing(comparison):
