@@ -45,7 +45,6 @@ class Column:
         ranked: Whether nearness to gold is marked.
         optional: Whether the column is left out where no row has a number.
         wide: Whether the column is for tables of many runs only.
-        of: What models must read for the question to make sense; empty for any.
     """
 
     group: str
@@ -55,7 +54,6 @@ class Column:
     ranked: bool = True
     optional: bool = False
     wide: bool = False
-    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def headline(comparison: Comparison, *, wide: bool = False) -> Headline:
         comparison: Runs side by side.
         wide: Also the columns that are for tables of many runs.
     """
-    asked = [c for c in COLUMNS if (wide or not c.wide) and (not c.of or comparison.modality in c.of)]
+    asked = [c for c in COLUMNS if wide or not c.wide]
     rows = {who: [column.cell(comparison, who) for column in asked] for who in (ORIGINAL, *comparison.methods, GOLD)}
     kept = [i for i, c in enumerate(asked) if not c.optional or any(not cells[i].missing for cells in rows.values())]
     columns = tuple(asked[i] for i in kept)
@@ -144,7 +142,6 @@ def nearest(gaps: Mapping[str, float]) -> list[str]:
     return [method for method, gap in gaps.items() if gap <= least + 1e-9 < most]
 
 
-TEXT = ("language",)
 LOW = "low, as in gold"
 KEPT = "as in the original"
 UNKNOWN = "near that of unknown entities"
@@ -168,7 +165,7 @@ COLUMNS = (
         "multi-hop",
         LOW,
         behaviour_cell(("multi_hop",), "exact", others=("choice", "probability")),
-        of=TEXT,
+        optional=True,
     ),
     Column(
         "Exact on other sets",
@@ -195,7 +192,7 @@ COLUMNS = (
         "same answer",
         KEPT,
         behaviour_cell(("same_answer",), "exact", others=("choice", "probability")),
-        of=TEXT,
+        optional=True,
     ),
     Column("Class in its settings", "forget acc.", LOW, evidence_cell(("bias.forget/test",)), optional=True),
     Column("Class in its settings", "gap", LOW, evidence_cell(("bias.gap/test",)), optional=True),
@@ -209,7 +206,7 @@ COLUMNS = (
     ),
     Column("Linear probes", "class", "as in gold", evidence_cell(("class_probe",)), optional=True),
     Column("Linear probes", "setting", "as in gold", evidence_cell(("bias_probe",)), optional=True),
-    Column("Text", "loss change", "0", text_loss_cell, of=TEXT),
+    Column("Text", "loss change", "0", text_loss_cell, optional=True),
     Column("Deletion", "utility", "as in gold", evidence_cell(("graph.utility",), 3), optional=True),
     Column("Deletion", "AUC of deleted", "as in gold", evidence_cell(("graph.deleted_auc",), 3), optional=True),
     Column("Deletion", "membership", "as in gold", evidence_cell(("graph.membership",), 3), optional=True),
