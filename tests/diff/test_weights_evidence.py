@@ -73,7 +73,8 @@ class Plain:
     """Phases without ``edited``."""
 
     def __init__(self, live):
-        self.task, self.names, self.seed, self.saes = live.task, live.names, live.seed, live.saes
+        self.any_task, self.task, self.names = live.any_task, live.task, live.names
+        self.seed, self.saes = live.seed, live.saes
         self.open, self.once = live.open, live.once
 
 
