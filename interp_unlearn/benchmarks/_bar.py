@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from interp_unlearn._core import DataError, FileFormatError
-from interp_unlearn.benchmarks._image_files import image_files, read_images, read_npz
+from interp_unlearn.benchmarks._image_files import image_files, read_images
 from interp_unlearn.benchmarks._images import BiasedImages, resplit
+from interp_unlearn.benchmarks._npz import read_arrays
 
 ACTIONS = ("climbing", "diving", "fishing", "pole vaulting", "racing", "throwing")
 PLACES = ("rock wall", "underwater", "water surface", "sky", "paved track", "playing field")
@@ -64,7 +65,10 @@ Loaded = tuple[np.ndarray, np.ndarray, list[str]]
 
 
 def _npz(path: Path) -> Loaded:
-    found = read_npz(path, ARRAYS)
+    found = read_arrays(path, ARRAYS)
+    missing = sorted(set(ARRAYS) - set(found))
+    if missing:
+        raise FileFormatError(f"{path} has no array {missing[0]!r}; is it the file that this loader is for?")
     images, labels = found["images"], found["labels"]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise FileFormatError(f"{path}: images are {images.dtype} {images.shape}; uint8 (n, h, w, 3) is expected")

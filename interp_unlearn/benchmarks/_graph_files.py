@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interp_unlearn._core import DataError, FileFormatError
+from interp_unlearn.benchmarks._npz import read_arrays
 from interp_unlearn.worlds.graphs import Graph, make_graph
 
 NEEDED = ("edge_index", "labels")
@@ -26,22 +26,9 @@ def read_npz(path: Path, name: str, classes: tuple[str, ...] = (), source: str =
 
     Raises:
         FileFormatError: If it is no ``.npz``, or holds pickled objects.
-        DataError: If an array is missing or of the wrong length.
+        DataError: If the file or an array is missing, or an array has the wrong length.
     """
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except FileNotFoundError as error:
-        raise FileFormatError(f"{path} does not exist; give the path of a graph's .npz") from error
-    except ValueError as error:
-        raise FileFormatError(
-            f"{path} holds pickled objects, which can run code when loaded and are refused; save plain arrays "
-            "(edge_index, labels, features) with numpy.savez"
-        ) from error
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise FileFormatError(
-            f"{path} is not a whole .npz file ({error}); it may be truncated: copy it again"
-        ) from error
+    arrays = read_arrays(path)
     missing = [key for key in NEEDED if key not in arrays]
     if missing or ("features" not in arrays and any(key not in arrays for key in SPARSE)):
         lacking = missing[0] if missing else f"features (or {', '.join(SPARSE)})"

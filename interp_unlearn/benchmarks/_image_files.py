@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,25 +57,3 @@ def read_images(files: Sequence[Path], size: int | None) -> UInt8[np.ndarray, "n
                 "set size, to which all are cropped and scaled"
             )
     return np.stack(found)
-
-
-def read_npz(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays of an npz file; pickled objects are refused.
-
-    Raises:
-        DataError: If the file does not exist.
-        FileFormatError: If it is damaged, holds pickled objects, or lacks an array.
-    """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; give the folder that holds it as data_dir")
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files if name in wanted}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
-        raise FileFormatError(
-            f"{path} is damaged or holds pickled objects, which are not loaded ({error}); copy or make it again"
-        ) from error
-    missing = sorted(set(wanted) - set(found))
-    if missing:
-        raise FileFormatError(f"{path} has no array {missing[0]!r}; is it the file that this loader is for?")
-    return found

@@ -49,8 +49,10 @@ def test_a_cut_file_is_named(tmp_path):
     np.savez(tmp_path / "g.npz", **arrays())
     whole = (tmp_path / "g.npz").read_bytes()
     (tmp_path / "g.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(FileFormatError):
+    with pytest.raises(FileFormatError, match=r"is not a whole \.npz file"):
         read_npz(tmp_path / "g.npz", "g")
+    with pytest.raises(DataError, match="does not exist; give the path"):
+        read_npz(tmp_path / "other.npz", "g")
 
 
 def planetoid(folder, **extra):
