@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from interp_unlearn._core import numpy_rng
 
@@ -72,6 +71,8 @@ def estimate(values: Mapping[Where, float], interval: Interval = "t") -> Estimat
     mean, count = float(units.mean()), len(units)
     if count < 2:
         return Estimate(mean, n=len(known), units=count)
+    from scipy import stats  # half of the time that it takes to import this room; only tables of many runs need it
+
     sd = float(units.std(ddof=1))
     if np.ptp(units) == 0:  # nothing differs: both intervals are the point itself
         low = high = mean
