@@ -32,7 +32,7 @@ def demo_command(
     vision: bool = typer.Option(
         False, "--vision", help="Instead, an image classifier forgets a class (three minutes)."
     ),
-    graph: bool = typer.Option(False, "--graph", help="Instead, a graph network forgets edges (one minute)."),
+    graph: bool = typer.Option(False, "--graph", help="Instead, a graph network forgets edges (two to three minutes)."),
     data: Path | None = typer.Option(None, help="With --graph: a graph's .npz, instead of a generated graph."),
 ) -> None:
     """Forget one entity with three methods, look inside before and after, attack, and write a report.
