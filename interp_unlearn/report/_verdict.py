@@ -62,7 +62,7 @@ def verdict_of(run: RunView, method: str = "") -> VerdictView:
         why = f"no verdict was saved; add it with: interp-unlearn evidence {run.path}"
         read = str(run.task.get("modality", "language"))
         if read not in CALIBRATED:
-            why = f"no verdict: it is calibrated on {' and '.join(CALIBRATED)} models only; read what was measured"
+            why = f"no verdict: one is taken of {' and '.join(CALIBRATED)} models only; read what was measured"
         elif not has_calibration():
             why = "no verdict was saved: no calibration is installed, and without one none is guessed (docs/verdict.md)"
         return VerdictView(method, "", math.nan, "", (), (), (), side_effects(run), (), "", why)
