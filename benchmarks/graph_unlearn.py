@@ -242,7 +242,7 @@ def main() -> None:
     measure(arguments.out, plan, arguments.methods, arguments.minutes)
     found = read(arguments.out)
     if arguments.table and found:
-        parts = ["## Claims", "", *claims(found)]
+        parts = ["# Graph unlearning, every table", "", "## Claims", "", *claims(found)]
         for deletion in dict.fromkeys(row["deletion"] for row in found):
             parts += ["", f"## {deletion}", "", *table(found, deletion)]
         arguments.table.write_text("\n".join(parts) + "\n", encoding="utf-8")
