@@ -30,16 +30,16 @@ def demo_command(
     seed: int = typer.Option(0, help="Seed of splits, training and attacks."),
     tinyworld: bool = typer.Option(True, help="Also run the small world with its gold model."),
     vision: bool = typer.Option(
-        False, "--vision", help="Instead, an image classifier forgets a class (three minutes)."
+        False, "--vision", help="Instead, an image classifier forgets a class (one minute)."
     ),
-    graph: bool = typer.Option(False, "--graph", help="Instead, a graph network forgets edges (two to three minutes)."),
+    graph: bool = typer.Option(False, "--graph", help="Instead, a graph network forgets edges (half a minute)."),
     data: Path | None = typer.Option(None, help="With --graph: a graph's .npz, instead of a generated graph."),
 ) -> None:
     """Forget one entity with three methods, look inside before and after, attack, and write a report.
 
     First SmolLM2-135M forgets a capital city by gradient ascent (GA), negative preference optimisation (NPO) and the
     SAE-guided objective. Then a small model trained here does the same, and is compared with its gold model, retrained
-    without the target. About twelve minutes on two cores; Ctrl-C stops, the same command continues.
+    without the target. About a quarter of an hour on two cores; Ctrl-C stops, the same command continues.
 
     With --vision, a small image classifier that learned a shortcut is trained here and forgets a class. With --graph, a
     graph network that predicts citations is trained here and forgets 5 % of them.
