@@ -29,9 +29,7 @@ def demo_command(
     target: str | None = typer.Option(None, help="Country to forget on the real model; default Japan."),
     seed: int = typer.Option(0, help="Seed of splits, training and attacks."),
     tinyworld: bool = typer.Option(True, help="Also run the small world with its gold model."),
-    vision: bool = typer.Option(
-        False, "--vision", help="Instead, an image classifier forgets a class (one minute)."
-    ),
+    vision: bool = typer.Option(False, "--vision", help="Instead, an image classifier forgets a class (one minute)."),
     graph: bool = typer.Option(False, "--graph", help="Instead, a graph network forgets edges (half a minute)."),
     data: Path | None = typer.Option(None, help="With --graph: a graph's .npz, instead of a generated graph."),
 ) -> None:
