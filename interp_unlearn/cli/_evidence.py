@@ -52,10 +52,10 @@ def evidence_command(
 
 def _print_parts() -> None:
     from interp_unlearn import runs as runs  # registers every part
-    from interp_unlearn.probes import parts_of
+    from interp_unlearn.probes import LEVELS, PARTS
 
-    table = Table("name", "level", "kind", "what it does")
-    for part in parts_of("full"):
-        table.add_row(part.name, part.level, part.kind, part.what)
+    table = Table("name", "level", "kind", "models", "what it does")
+    for part in sorted((PARTS[name] for name in PARTS), key=lambda p: (LEVELS.index(p.level), p.name)):
+        table.add_row(part.name, part.level, part.kind, ", ".join(part.modalities), part.what)
     console.print(table)
     console.print("A level includes the cheaper ones. Kinds: docs/architecture.md", highlight=False)

@@ -13,7 +13,7 @@ from interp_unlearn.probes import Found, Part, Phases, register_part
 from interp_unlearn.probes._catalogue import Kind
 from interp_unlearn.probes._catalogue import evidence as catalogued
 from interp_unlearn.probes._parts import Progress
-from interp_unlearn.worlds import GraphTask
+from interp_unlearn.worlds import GraphTask, labelled_task
 
 KINDS: Mapping[str, Kind] = {
     "cost.flops": Kind(
@@ -48,8 +48,7 @@ def _measure(model: HookedModel, task: GraphTask) -> dict[str, Tensor]:
 
 def graph_cost(phases: Phases, progress: Progress) -> Found:
     """Operations of a pass, and the distance of the weights from gold's where there is gold."""
-    task = phases.any_task
-    assert isinstance(task, GraphTask)
+    task = labelled_task(phases.any_task, GraphTask, "the cost of a graph network")
     found = {}
     for i, phase in enumerate(phases.names):
         progress(f"cost of {phase}", i, len(phases.names))

@@ -23,7 +23,7 @@ from interp_unlearn.probes import Found, Part, Phases, register_part, swapped
 from interp_unlearn.probes._catalogue import Kind
 from interp_unlearn.probes._catalogue import evidence as catalogued
 from interp_unlearn.probes._parts import Progress
-from interp_unlearn.worlds import EdgeTask, GraphTask, without_deleted
+from interp_unlearn.worlds import EdgeTask, GraphTask, labelled_task, without_deleted
 from interp_unlearn.worlds.graphs import both_ways, hop_distance
 
 HOPS = ("0", "1", "2", "3+", "out of reach")
@@ -74,8 +74,7 @@ def destroyed(model: HookedModel, task: GraphTask, site: str, seed: int) -> dict
 
 def graph_reach(phases: Phases, progress: Progress) -> Found:
     """Hop curves, CKA, norms, and the data of the node-link picture."""
-    task = phases.any_task
-    assert isinstance(task, GraphTask)
+    task = labelled_task(phases.any_task, GraphTask, "the reach of a deletion")
     with phases.open("before") as model:
         site = task.main_site(model)
     z: dict[str, Mapping[str, Tensor]] = {}

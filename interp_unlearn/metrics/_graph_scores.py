@@ -22,7 +22,7 @@ from interp_unlearn.probes import Found, Part, Phases, register_part
 from interp_unlearn.probes._catalogue import Kind
 from interp_unlearn.probes._catalogue import evidence as catalogued
 from interp_unlearn.probes._parts import Progress
-from interp_unlearn.worlds import EdgeTask, GraphTask, NodeTask
+from interp_unlearn.worlds import EdgeTask, GraphTask, NodeTask, labelled_task
 from interp_unlearn.worlds._labelled import LabelledTask
 
 DRAWS = 500
@@ -141,7 +141,7 @@ def graph_scores(model: HookedModel, task: GraphTask) -> GraphScores:
 @torch.no_grad()
 def measure(model: HookedModel, task: LabelledTask) -> dict[str, Tensor]:
     """`GraphScores` as tensors."""
-    assert isinstance(task, GraphTask)
+    task = labelled_task(task, GraphTask, "scores of a deletion")
     output = task.output(model)
     if isinstance(task, EdgeTask):
         found = {
@@ -152,7 +152,7 @@ def measure(model: HookedModel, task: LabelledTask) -> dict[str, Tensor]:
             "absent": task.split.test_negative,
         }
         return {name: task.read(output, edges.T).softmax(-1)[:, 1].double().cpu() for name, edges in found.items()}
-    assert isinstance(task, NodeTask)
+    task = labelled_task(task, NodeTask, "scores of deleted nodes")
     held = task.neighbours.ids if task.deletion.kind == "node" else task.forget_heldout.ids
     nodes = {"deleted": task.deleted_nodes, "retained": task.retained, "held out": held}
     labels, test = task.graph.labels, task.neighbours.ids

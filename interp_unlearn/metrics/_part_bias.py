@@ -21,7 +21,7 @@ from interp_unlearn.probes import Found, Part, Phases, register_part
 from interp_unlearn.probes._catalogue import Kind
 from interp_unlearn.probes._catalogue import evidence as catalogued
 from interp_unlearn.probes._parts import Progress
-from interp_unlearn.worlds import ItemSet, LabelledTask
+from interp_unlearn.worlds import ItemSet, LabelledTask, labelled_task
 
 QUANTITIES = ("forget", "forget aligned", "forget conflicting", "gap", "worst group", "kept")
 SPLITS: Mapping[str, tuple[str, str]] = {
@@ -145,8 +145,7 @@ def _features(logits: Tensor, labels: Tensor) -> np.ndarray:
 
 def look(phases: Phases, progress: Progress) -> Found:
     """Accuracies by group, the rise on conflicting images, and membership."""
-    task = phases.any_task
-    assert isinstance(task, LabelledTask)
+    task = labelled_task(phases.any_task, LabelledTask, "accuracy by group")
     sets = {items.name: items for items in task.item_sets()}
     right: dict[str, dict[str, np.ndarray]] = {}
     member: dict[str, tuple[float, float]] = {}

@@ -21,7 +21,7 @@ from interp_unlearn.hooked import HookedModel, tap
 from interp_unlearn.probes._catalogue import Kind, evidence, missing
 from interp_unlearn.probes._parts import Found, Part, Progress, register_part
 from interp_unlearn.probes._phases import Phases
-from interp_unlearn.worlds import ItemSet
+from interp_unlearn.worlds import ItemSet, labelled_task
 
 SHOWN = 8
 LEAST_PLACES = 6
@@ -142,8 +142,7 @@ def _map_table(values: Tensor, pictures: Labelled, phase: str) -> Labelled:
 
 
 def _measured(phases: Phases, progress: Progress) -> tuple[ImageTask, dict[str, Mapping[str, Tensor]]]:
-    task = phases.any_task
-    assert isinstance(task, ImageTask)
+    task = labelled_task(phases.any_task, ImageTask, "drawing maps of images")
     found = {}
     for i, phase in enumerate(phases.names):
         progress(f"drawing maps ({phase})", i, len(phases.names))

@@ -22,6 +22,7 @@ from interp_unlearn.probes._catalogue import Kind, evidence, missing
 from interp_unlearn.probes._linear import score_linear_probe
 from interp_unlearn.probes._parts import Found, Part, Progress, register_part
 from interp_unlearn.probes._phases import Phases
+from interp_unlearn.worlds import labelled_task
 
 MOST_SITES = 6
 GROUPS = ("all", *QUARTERS, "control")
@@ -74,8 +75,7 @@ def _scores(x: np.ndarray, labels: np.ndarray, quarter: np.ndarray, seed: int) -
 
 def look(phases: Phases, progress: Progress) -> Found:
     """Both probes at up to six sites, on every phase."""
-    task = phases.any_task
-    assert isinstance(task, ImageTask)
+    task = labelled_task(phases.any_task, ImageTask, "probing images")
     labels, quarter, counts = labels_of_probes(task)
     curves: dict[str, dict[str, Labelled]] = {name: {} for name in labels}
     for i, phase in enumerate(phases.names):

@@ -148,7 +148,12 @@ def _latents(comparison: Comparison) -> Choices:
 # -- which view is on which page ---------------------------------------------------------------------------------------
 
 
+_placed: set[Make] = {sites, tokens, lens_on_a_prompt, latents_and_neurons}
+"""Groups of the report that have a view. Those here show one prompt and one measure, which views let people choose."""
+
+
 def _plain(make: Make) -> Callable[[Comparison, Chosen], Pictures]:
+    _placed.add(make)
     return lambda comparison, _chosen: make(comparison)
 
 
@@ -165,6 +170,13 @@ def _of_table(
     """A view of the table ``view.<name>``, which a part of the evidence saves."""
     table = f"view.{name}"
     return View(name, page, title, (table,), ADD.format(part=part), _drawn(title, text, table, draw), choices)
+
+
+def _lens(name: str, lens: str, part: str) -> View:
+    """A lens on one prompt, model beside model."""
+    table = f"view.{part}"
+    choices = _prompts(table, {"top": 0, "answer": 0})
+    return View(name, "lens", f"{lens}, side by side", (table,), ADD.format(part=part), _grids(table, lens), choices)
 
 
 TOKENS_TEXT = "Each token of a question at each layer; measures other than the norm are against the original."
@@ -215,24 +227,8 @@ VIEWS_IN_ORDER = (
     _of_table("neurons", "neurons", "Layer by neuron", NEURONS_TEXT, _neurons, part="neuron_map"),
     _of_table("neuron_layers", "neurons", "By layer", NEURONS_TEXT, _neuron_layers, part="neuron_map"),
     View("depth", "lens", "Depth curves", ("lens_forget", "lens.margin"), NO_LENS, _plain(lens_by_layer)),
-    View(
-        "logit_lens",
-        "lens",
-        "Logit lens, side by side",
-        ("view.lens_grid",),
-        ADD.format(part="lens_grid"),
-        _grids("view.lens_grid", "Logit lens"),
-        _prompts("view.lens_grid", {"top": 0, "answer": 0}),
-    ),
-    View(
-        "tuned_lens",
-        "lens",
-        "Tuned lens, side by side",
-        ("view.tuned_lens_grid",),
-        ADD.format(part="tuned_lens_grid"),
-        _grids("view.tuned_lens_grid", "Tuned lens"),
-        _prompts("view.tuned_lens_grid", {"top": 0, "answer": 0}),
-    ),
+    _lens("logit_lens", "Logit lens", "lens_grid"),
+    _lens("tuned_lens", "Tuned lens", "tuned_lens_grid"),
     _of_table(
         "next_tokens",
         "lens",
@@ -254,27 +250,8 @@ VIEWS_IN_ORDER = (
 for _view in VIEWS_IN_ORDER:
     register_view(_view)
 
-PLACED = (
-    *(
-        answers,
-        training,
-        by_layer,
-        between_known_and_unknown,
-        latents,
-        drift,
-        features,
-        lens_by_layer,
-        relearning,
-        weights,
-        around_deletion,
-        groups_of_images,
-        maps_of_images,
-        probes_of_images,
-    ),
-    *(sites, tokens, lens_on_a_prompt, latents_and_neurons),  # of one prompt and one measure; above, these are chosen
-)
 for _make in MAKERS:  # a group of pictures that was added to the report appears here, too
-    if _make not in PLACED:
+    if _make not in _placed:
         register_view(
             View(_make.__name__, "inside", _make.__name__.replace("_", " ").capitalize(), (), "", _plain(_make))
         )

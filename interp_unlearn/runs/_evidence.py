@@ -62,10 +62,7 @@ def run_parts(
     A part of which nothing could be measured is tried again.
     """
     modality = flow_of(config).modality
-    if chosen is None:
-        also = config.evidence.also
-        named = chosen_parts(None, also, modality) if also else ()
-        chosen = tuple(dict.fromkeys((*chosen_parts(config.evidence.level, (), modality), *named)))
+    chosen = parts_of_config(config) if chosen is None else chosen
     pending = [part for part in chosen if not _is_done(out, part)]
     note_parts(out, modality)
     if not pending:
@@ -125,17 +122,40 @@ OWN = frozenset({"alignment", "lens"})
 """Parts that every run measures itself, at more layers, for its diff tables and pictures; see `measure_evidence`."""
 
 
-def chosen_parts(level: str | None, only: Sequence[str], modality: Modality = "language") -> tuple[Part, ...]:
-    """The parts of a level (default ``"standard"``) but `OWN`, or those of these names whatever their level.
+def parts_of_config(config: RunConfig) -> tuple[Part, ...]:
+    """The parts that a config names by level and by name.
 
     Raises:
-        ConfigError: If a level or a name is unknown.
+        ConfigError: If a name is unknown, or a part does not work on the run's kind of model.
+    """
+    modality, named = flow_of(config).modality, config.evidence.also
+    of_level = chosen_parts(config.evidence.level, (), modality)
+    return tuple(dict.fromkeys((*of_level, *(chosen_parts(None, named, modality) if named else ()))))
+
+
+def chosen_parts(level: str | None, only: Sequence[str], modality: Modality | None = None) -> tuple[Part, ...]:
+    """The parts of a level (default ``"standard"``) but `OWN`, or those of these names whatever their level.
+
+    Args:
+        level: One of `LEVELS`.
+        only: Names, instead of a level.
+        modality: What the run's model reads; None where that is not known yet: then names are only looked up.
+
+    Raises:
+        ConfigError: If a level or a name is unknown, or a part that is named does not work on such models.
     """
     if level is not None and level not in LEVELS:
         raise ConfigError(f"evidence level {level!r} is not one of {', '.join(LEVELS)}")
     if only:
-        return tuple(PARTS[name] for name in dict.fromkeys(only))
-    parts = parts_of(next(known for known in LEVELS if known == (level or "standard")), modality)
+        named = tuple(PARTS[name] for name in dict.fromkeys(only))
+        for part in named:
+            if modality is not None and modality not in part.modalities:
+                raise ConfigError(
+                    f"the part {part.name!r} of the evidence works on {' and '.join(part.modalities)} models, and this "
+                    f"run's model is one for {modality}; leave the part out (interp-unlearn evidence --list)"
+                )
+        return named
+    parts = parts_of(next(known for known in LEVELS if known == (level or "standard")), modality or "language")
     return tuple(part for part in parts if part.name not in OWN)
 
 

@@ -14,7 +14,7 @@ from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._flow import register_flow
 from interp_unlearn.runs._labelled import LabelledFlow
 from interp_unlearn.runs._workbench import Progress, Workbench
-from interp_unlearn.worlds import GraphTask, graph_task
+from interp_unlearn.worlds import GraphTask, graph_task, labelled_task
 from interp_unlearn.zoo import ARCHITECTURES, GNNTraining, graph_model, open_gnn
 
 STEPS: Mapping[str, Mapping[str, Any]] = {
@@ -82,8 +82,7 @@ class GraphFlow(LabelledFlow):
         Raises:
             ConfigError: If the original was not trained here.
         """
-        task = self.task(bench)
-        assert isinstance(task, GraphTask)
+        task = labelled_task(bench.any_task, GraphTask, "retraining")
         if not self.makes_gold(config, bench):
             raise ConfigError(f"{bench.model.name} cannot be retrained here; name a gold model (model.gold)")
         return graph_model(config.model.name, task, _training(config), gold=True, progress=progress)

@@ -31,7 +31,7 @@ from interp_unlearn.diff import compare_weights
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._cost import measured
 from interp_unlearn.runs._edited import Staged, stage_edited, take_edited
-from interp_unlearn.runs._evidence import run_parts, save_verdict, saved_config
+from interp_unlearn.runs._evidence import parts_of_config, run_parts, save_verdict, saved_config
 from interp_unlearn.runs._flow import flow_of, open_workbench
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._gold import measure_gold
@@ -93,6 +93,7 @@ def _run(
         return out
     try:
         out.write_status("running", message="", pid=os.getpid(), host=platform.node())
+        parts_of_config(config)  # a wrong name is said now, not after training
         seed_everything(config.seed)
         # The other tool's checkpoint is opened and let go before the original is: two opened models are never held.
         staged = stage_edited(config, out, progress) if config.external and not out.finished("edited") else None
@@ -154,11 +155,12 @@ def folder_state(config: RunConfig, path: Path) -> str:
                 "choose another folder"
             ) from error
         if saved != config:
-            level = config.evidence.level
-            if replace(saved, evidence=replace(saved.evidence, level=level)) == config:
+            level, also = config.evidence.level, config.evidence.also
+            if replace(saved, evidence=replace(saved.evidence, level=level, also=also)) == config:
+                wanted = f"--level {level}" if level != saved.evidence.level else f"--only {' --only '.join(also)}"
                 raise FileFormatError(
                     f"{path} holds this run with evidence level {saved.evidence.level!r}; add to it, once it is "
-                    f"finished, with: interp-unlearn evidence {path} --level {level}"
+                    f"finished, with: interp-unlearn evidence {path} {wanted}"
                 )
             raise FileFormatError(f"{path} holds a run with another config; choose another folder, or resume that one")
         return str(RunFolder(path).status().get("state", "running"))

@@ -16,6 +16,7 @@ from interp_unlearn.worlds._known import require_known as require_known
 from interp_unlearn.worlds._labelled import AnyTask as AnyTask
 from interp_unlearn.worlds._labelled import ItemSet as ItemSet
 from interp_unlearn.worlds._labelled import LabelledTask as LabelledTask
+from interp_unlearn.worlds._labelled import labelled_task as labelled_task
 from interp_unlearn.worlds._labelled import text_task as text_task
 from interp_unlearn.worlds._labelled import without_deleted as without_deleted
 from interp_unlearn.worlds._lines import read_lines as read_lines

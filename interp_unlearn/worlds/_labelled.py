@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -171,6 +171,27 @@ def without_deleted(task: AnyTask, model: HookedModel) -> AbstractContextManager
     """The model without what the task's deletion takes out of its input, inside the block."""
     removal = task.removal() if isinstance(task, LabelledTask) else None
     return nullcontext(model) if removal is None else removal.applied(model)
+
+
+Wanted = TypeVar("Wanted", bound=LabelledTask)
+
+
+def labelled_task(task: AnyTask, kind: type[Wanted], who: str) -> Wanted:
+    """The task, if it is one of a kind.
+
+    Args:
+        task: Any task.
+        kind: The class that is wanted.
+        who: What needs it, as the subject of a sentence.
+
+    Raises:
+        ConfigError: If the task is of another kind.
+    """
+    if isinstance(task, kind):
+        return task
+    raise ConfigError(
+        f"{who} works on a task of the kind {kind.__name__}, but the task is about {task.world} ({task.modality})"
+    )
 
 
 def text_task(task: AnyTask, who: str) -> Task:

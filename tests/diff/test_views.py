@@ -5,18 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from interp_unlearn.diff._latent_ranking import SHOWN
-from interp_unlearn.hooked import capture, wrap
+from interp_unlearn.hooked import capture
 from interp_unlearn.latents import direction_logits, random_dictionary
 from interp_unlearn.latents._dashboard import histogram, top_contexts
 from interp_unlearn.probes import PARTS, LivePhases
-from interp_unlearn.worlds import Entity, Prompt, QASet, Target, Task, Template
+from interp_unlearn.worlds import Entity, QASet, Target, Task, Template
+
+from .capitals import ask, capital_model
 
 NAMES = ["Avia", "Borland", "Cestia", "Dorn", "Esk", "Fara"]
 WORDS = ["[PAD]", "[UNK]", "the", "capital", "of", "is", "city", "in", *NAMES, "Rosa", "Tula", "Milo"]
+WAYS = ("the capital of {} is", "the city in {} is")
 SITE = "blocks.2.hook_resid_post"
 
 
@@ -26,24 +27,7 @@ def quiet(*_):
 
 @pytest.fixture(scope="module")
 def model():
-    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, "[UNK]"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]")
-    config = transformers.LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24,
-        initializer_range=0.3,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    return wrap(transformers.LlamaForCausalLM(config).eval(), tokenizer, name="tiny")
-
-
-def ask(name, answer):
-    ways = ("the capital of {} is", "the city in {} is")
-    spans = [(w.index("{"), w.index("{") + len(name)) for w in ways]
-    return tuple(
-        Prompt(w.format(name), answer, name, "capital", str(i), s)
-        for i, (w, s) in enumerate(zip(ways, spans, strict=True))
-    )
+    return capital_model(WORDS, layers=3, neurons=24, spread=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +38,8 @@ def task():
     none = QASet("none", ())
     return Task(
         "test", Target(("Avia",)), 0, "country", (e[0],), (e[1],), (e[2],), (e[3],), (e[4],),
-        QASet("base", ask("Avia", "Rosa")), QASet("paraphrased", ask("Avia", "Rosa")), none, none, none,
-        QASet("neighbours", ask("Cestia", "Tula")), (), mentions, (),
+        QASet("base", ask("Avia", "Rosa", WAYS)), QASet("paraphrased", ask("Avia", "Rosa", WAYS)), none, none, none,
+        QASet("neighbours", ask("Cestia", "Tula", WAYS)), (), mentions, (),
         ("the city of Fara is Milo in the capital of Dorn is Tula the city",),
     )  # fmt: skip
 

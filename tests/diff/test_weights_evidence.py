@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from interp_unlearn.diff import (
     Changed,
@@ -19,31 +17,18 @@ from interp_unlearn.diff import (
 from interp_unlearn.diff._neuron_overlap import chance, moved_neurons, top_neurons
 from interp_unlearn.hooked import Intervention, edit, steer, wrap
 from interp_unlearn.probes import LivePhases
-from interp_unlearn.worlds import Entity, Prompt, QASet, Target, Task
+from interp_unlearn.worlds import Entity, QASet, Target, Task
+
+from .capitals import ask, capital_model
 
 NAMES = ["Avia", "Borland", "Cestia", "Dorn"]
 WORDS = ["[PAD]", "[UNK]", "the", "capital", "of", "is", "city", *NAMES, "Rosa", "Tula", "Milo", "Peka"]
+WAYS = ("the capital of {} is", "the city of {} is")
 
 
 @pytest.fixture(scope="module")
 def model():
-    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, "[UNK]"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]")
-    config = transformers.LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=5, num_attention_heads=2, intermediate_size=40
-    )
-    torch.manual_seed(0)
-    return wrap(transformers.LlamaForCausalLM(config).eval(), tokenizer, name="tiny")
-
-
-def ask(name, answer):
-    ways = ("the capital of {} is", "the city of {} is")
-    spans = [(w.index("{"), w.index("{") + len(name)) for w in ways]
-    return tuple(
-        Prompt(w.format(name), answer, name, "capital", str(i), s)
-        for i, (w, s) in enumerate(zip(ways, spans, strict=True))
-    )
+    return capital_model(WORDS, layers=5, neurons=40)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +37,8 @@ def task():
     none = QASet("none", ())
     return Task(
         "test", Target(("Avia",)), 0, "country", (entities[0],), (entities[1],), (entities[2],), (entities[3],), (),
-        QASet("base", ask("Avia", "Rosa")), QASet("paraphrased", ask("Avia", "Rosa")), none, none, none,
-        QASet("neighbours", ask("Cestia", "Tula")), (), (),
+        QASet("base", ask("Avia", "Rosa", WAYS)), QASet("paraphrased", ask("Avia", "Rosa", WAYS)), none, none, none,
+        QASet("neighbours", ask("Cestia", "Tula", WAYS)), (), (),
     )  # fmt: skip
 
 

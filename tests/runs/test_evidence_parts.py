@@ -272,3 +272,24 @@ def test_level_and_edited_checkpoint_do_not_change_what_is_shared():
     assert gold.shared_key != config.shared_key
     with pytest.raises(ConfigError, match="unlearned elsewhere"):
         dataclasses.replace(config, model=dataclasses.replace(config.model, edited="x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("graph_scores", r"'graph_scores' of the evidence works on graph models, and this run's .* for language"),
+        ("memorization", r"part of the evidence 'memorization'.*memorisation"),
+    ],
+)
+def test_a_wrong_part_is_refused_before_training(bench: Workbench, tmp_path: Path, name: str, says: str):
+    with pytest.raises(ConfigError, match=says):
+        run(tiny_run_config(also=(name,)), tmp_path / "ga", bench=bench)
+    assert not RunFolder(tmp_path / "ga").finished("train")
+
+
+def test_a_part_for_other_models_is_not_added(bench: Workbench, tmp_path: Path):
+    out = run(tiny_run_config(), tmp_path / "ga", bench=bench)
+    with pytest.raises(ConfigError, match=r"'maps' of the evidence works on image models.*leave the part out"):
+        add_evidence(out.path, only=["maps"], bench=bench)
+    with pytest.raises(FileFormatError, match=r"--only sampling --only noise"):
+        run(tiny_run_config(also=("sampling", "noise")), tmp_path / "ga", bench=bench)

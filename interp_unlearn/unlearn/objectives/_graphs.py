@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from interp_unlearn.hooked import HookedModel, tap
 from interp_unlearn.unlearn._protocols import Context
-from interp_unlearn.worlds import GraphTask
+from interp_unlearn.worlds import GraphTask, labelled_task
 
 
 def graph_task_of(ctx: Context) -> GraphTask:
@@ -20,9 +20,7 @@ def graph_task_of(ctx: Context) -> GraphTask:
     Raises:
         ConfigError: If it is not.
     """
-    task = ctx.labelled("graph")
-    assert isinstance(task, GraphTask)
-    return task
+    return labelled_task(ctx.any_task, GraphTask, f"objective {ctx.recipe.objective!r}")
 
 
 def layers(model: HookedModel, task: GraphTask, sites: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
