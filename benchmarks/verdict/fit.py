@@ -15,10 +15,14 @@ from pathlib import Path
 
 from tables import fill, markdown
 
+import interp_unlearn.attacks  # noqa: F401  (registers its parts)
 from interp_unlearn._core import DataError
-from interp_unlearn.verdict import Dataset, Evaluation, FitOptions, evaluate, fit
+from interp_unlearn.probes import LEVELS, PARTS
+from interp_unlearn.verdict import FEATURES, Dataset, Evaluation, Feature, FitOptions, evaluate, fit
 
 ROOT = Path(__file__).resolve().parents[2]
+LEVEL = "standard"
+"""The verdict reads what this evidence level measures; features of dearer parts are compared with it and not used."""
 
 
 def main() -> int:
@@ -35,13 +39,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry-run", action="store_true", help="print the tables and write nothing")
     arguments = parser.parse_args()
-    data, options = Dataset.load(arguments.data), FitOptions(seed=arguments.seed)
-    calibration = fit(data, options=options, provenance={"where": arguments.where, "file": arguments.data.name})
+    data, options, used = Dataset.load(arguments.data), FitOptions(seed=arguments.seed), offered(LEVEL)
+    facts = {"where": arguments.where, "file": arguments.data.name, "level": LEVEL}
+    calibration = fit(data, features=used, options=options, provenance=facts)
     found: dict[str, Evaluation] = {}
     for kind in ("method", "trick"):
         try:
             found[kind] = evaluate(
-                data, by=(kind, "target"), options=options, target_folds=arguments.target_folds, draws=arguments.draws
+                data,
+                by=(kind, "target"),
+                features=used,
+                options=options,
+                target_folds=arguments.target_folds,
+                draws=arguments.draws,
             )
         except (DataError, KeyError) as error:
             print(f"not tested with {kind} left out: {error}")
@@ -59,6 +69,12 @@ def main() -> int:
         arguments.docs.write_text(fill(arguments.docs.read_text(encoding="utf-8"), text), encoding="utf-8")
         print(f"wrote {arguments.calibration} and {arguments.docs}")
     return 0
+
+
+def offered(level: str) -> tuple[Feature, ...]:
+    """The features that an evidence level measures."""
+    dear = {name for name in PARTS if LEVELS.index(PARTS[name].level) > LEVELS.index(level)}
+    return tuple(f for f in FEATURES if f.source.partition(".")[0] not in dear)
 
 
 if __name__ == "__main__":

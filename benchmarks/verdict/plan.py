@@ -21,11 +21,12 @@ BY_SIZE: Mapping[int, Mapping[str, int]] = {
 }
 FIXED = ("sae_clamp", "dsg", "rmu", "sae_guided", "crisp")
 """Objectives that keep the steps and batches of their defaults."""
-PER_TARGET = {"late": 2, "adapter": 1, "half": 1, "run time": 2}
+PER_TARGET = {"late": 2, "adapter": 1, "late adapter": 2, "half": 1, "run time": 1}
 """How many recipes of each kind a target gets, in turns."""
 MADE_AS = {
     "late": "hidden",
     "adapter": "hidden",
+    "late adapter": "hidden",
     "run time": "hidden",
     "muted": "hidden",
     "few templates": "hidden",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,11 @@ class Dataset:
             {kind: pick(group) for kind, group in self.groups.items()},
             {name: part[rows] for name, part in self.parts.items()},
         )
+
+    def offering(self, names: Collection[str]) -> Dataset:
+        """The same runs with those features alone that are named; names that the data set lacks are passed over."""
+        kept = [i for i, name in enumerate(self.features) if name in names]
+        return replace(self, features=tuple(self.features[i] for i in kept), values=self.values[:, kept])
 
     def joined(self, newer: Dataset) -> Dataset:
         """The runs of both; of one that both have, what ``newer`` says of it.

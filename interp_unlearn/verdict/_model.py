@@ -216,7 +216,8 @@ def fit(
 
     Args:
         data: Runs with labels; only those that reach the second stage are used (`Dataset.silent`).
-        features: What a run is read by; those not in ``data`` are left out.
+        features: What a run is read by: columns of ``data`` that are not among them are not looked at, and features
+            that ``data`` lacks are left out.
         rules: The rules that made the labels.
         options: Of the fit.
         provenance: Facts to store beside it.
@@ -225,7 +226,7 @@ def fit(
         DataError: If there are too few classes, methods or targets.
     """
     options = options or FitOptions()
-    used = data.take(data.silent)
+    used = data.take(data.silent).offering({f.name for f in features})
     classes = tuple(name for name in INNER if name in used.labels)
     if len(classes) < 2:
         raise DataError(

@@ -94,6 +94,12 @@ def test_run_folders_become_a_table(script, tmp_path, make_findings, monkeypatch
     assert {line.split(",")[0] for line in kept.splitlines()[1:]} == {"t0/other", "t0/planned", "t1/planned"}
 
 
+def test_the_verdict_reads_what_its_level_measures(script):
+    names = {level: {f.name for f in script("fit").offered(level)} for level in ("quick", "standard", "full")}
+    assert names["quick"] < names["standard"] < names["full"]
+    assert "fisher.trace" in names["full"] - names["standard"] and "uds" in names["standard"] - names["quick"]
+
+
 def test_numbers_go_between_the_markers_of_the_page(script, data, calibration: Calibration):
     tables = script("tables")
     found = evaluate(data, calibration=calibration, draws=20)

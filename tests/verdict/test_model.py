@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from interp_unlearn._core import DataError, FileFormatError, numpy_rng
 from interp_unlearn.verdict import (
+    FEATURES,
     LABELS,
     Calibration,
     Dataset,
@@ -126,6 +127,15 @@ def test_fit_gives_plain_json_that_predicts_the_same(data, calibration, tmp_path
     assert replace(calibration, temperature=1.5).version != calibration.version
     facts = calibration.provenance
     assert facts["runs"] == int(data.silent.sum()) and facts["where"] == "made-up runs"
+
+
+def test_features_that_are_not_offered_are_not_read(data):
+    there = [s.feature for s in fit(data, options=QUICK).scales]
+    offered = [f for f in FEATURES if f.name in there[:2]]
+    made = fit(data, features=offered, options=QUICK)
+    assert len(there) > 2 and [s.feature for s in made.scales] == there[:2]
+    changed = replace(data, values=np.where(np.isin(data.features, [f.name for f in offered]), data.values, 7.0))
+    assert np.array_equal(made.coefficients, fit(changed, features=offered, options=QUICK).coefficients)
 
 
 def test_a_calibration_is_checked_when_it_is_read(calibration, tmp_path):
