@@ -73,9 +73,9 @@ def _numbers(rows: Mapping[str, BoardRow]) -> None:
         if len(rows) > 1:
             st.markdown(f"**{literal(name)}**")
         one, two, three, four = st.columns(4)
-        one.metric("Forgetting", percent(row.forgetting), help="share of the target's questions not answered any more")
+        one.metric("Forgetting", percent(row.forgetting), help="share of the target not answered right any more")
         one.caption(f"gold {percent(row.forgetting_gold)}, original {percent(row.forgetting_before)}")
-        two.metric("Retention", percent(row.retention), help="share of questions that must survive and are answered")
+        two.metric("Retention", percent(row.retention), help="share of what must survive that is still answered right")
         two.caption(f"gold {percent(row.retention_gold)}, original {percent(row.retention_before)}")
         three.metric("Largest side effect", percent(row.side_effect))
         three.caption(literal(row.side_effect_of or "none was measured"))

@@ -148,18 +148,18 @@ UNKNOWN = "near that of unknown entities"
 PROCESSOR = "processor time of training, all threads"
 MEMORY = "resident memory at its highest while training, above that before it"
 COLUMNS = (
-    Column("Target, train templates", "exact", LOW, behaviour_cell(TRAIN_SETS, "exact")),
-    Column("Target, train templates", "choice", "at chance, as in gold", behaviour_cell(TRAIN_SETS, "choice")),
-    Column("Target, train templates", "prob.", LOW, behaviour_cell(TRAIN_SETS, "probability")),
-    Column("Target, held-out templates", "exact", LOW, behaviour_cell(HELDOUT_SETS, "exact"), optional=True),
+    Column("Target, trained on", "exact", LOW, behaviour_cell(TRAIN_SETS, "exact")),
+    Column("Target, trained on", "choice", "at chance, as in gold", behaviour_cell(TRAIN_SETS, "choice")),
+    Column("Target, trained on", "prob.", LOW, behaviour_cell(TRAIN_SETS, "probability")),
+    Column("Target, held out", "exact", LOW, behaviour_cell(HELDOUT_SETS, "exact"), optional=True),
     Column(
-        "Target, held-out templates",
+        "Target, held out",
         "choice",
         "at chance, as in gold",
         behaviour_cell(HELDOUT_SETS, "choice"),
         optional=True,
     ),
-    Column("Target, held-out templates", "prob.", LOW, behaviour_cell(HELDOUT_SETS, "probability"), optional=True),
+    Column("Target, held out", "prob.", LOW, behaviour_cell(HELDOUT_SETS, "probability"), optional=True),
     Column(
         "Exact on other sets",
         "multi-hop",

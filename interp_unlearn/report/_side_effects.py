@@ -55,7 +55,7 @@ def _answers(run: RunView, name: str, where: str) -> SideEffect | None:
     interval = None if math.isnan(low) or math.isnan(high) else (-high, -low)
     counts = tables[1].config.get("n")
     n = int(counts[where]) if isinstance(counts, Mapping) and where in counts else tables[1].n
-    what = f"questions answered: {set_words(where)}"
+    what = f"answered right: {set_words(where)}"
     return SideEffect(name, what, values[0], values[1], max(0.0, values[0] - values[1]), interval, n)
 
 

@@ -28,7 +28,7 @@ from interp_unlearn.report import (
 from interp_unlearn.report._compare import compare
 from interp_unlearn.report._summary import Measure
 
-TRAIN = "Target, train templates: exact"
+TRAIN = "Target, trained on: exact"
 CELLS = {  # (method, target, seed): exact match on train templates after forgetting; before 0.98, gold 0.05
     ("ga", "Japan", 0): 0.10,
     ("ga", "Japan", 1): 0.20,
@@ -158,7 +158,7 @@ def test_every_number_is_a_cell_of_the_headline_table(folder: Path, summary: Sum
 
 
 def test_differences_are_taken_within_each_target_and_seed(summary: Summary):
-    entry = summary.at("npo", measure(summary, "Target, train templates: choice"))
+    entry = summary.at("npo", measure(summary, "Target, trained on: choice"))
     assert entry.value.mean == pytest.approx(0.35)
     assert entry.value.high - entry.value.low > 1, "the targets differ"
     assert (entry.change.low, entry.change.mean, entry.change.high) == pytest.approx((-0.5, -0.5, -0.5))
@@ -316,7 +316,7 @@ def test_the_command_prints_markdown_and_refuses_what_it_does_not_know(folder: P
 
 
 def test_measures_can_be_chosen_by_a_part_of_their_names(summary: Summary):
-    chosen = summary.only(["NEIGHBOURS", "held-out templates"])
+    chosen = summary.only(["NEIGHBOURS", "held out"])
     assert chosen.measures[0].name == "Exact on other sets: neighbours"
     assert [m.label for m in chosen.measures[1:]] == ["exact", "choice", "prob."]
     with pytest.raises(ConfigError, match=r"no measure of .* has 'colour' in its name; measures: Target"):

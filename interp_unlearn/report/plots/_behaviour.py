@@ -18,7 +18,7 @@ def behaviour_dots(
     intervals: Mapping[str, Labelled] | None = None,
     methods: Sequence[str] = (),
 ) -> go.Figure:
-    """One metric on every question set, one marker per model.
+    """One metric on every set of questions (or pictures, nodes, edges), one marker per model.
 
     Args:
         tables: ``"original"``, ``"gold"`` or a method to an array with the axes ``set`` and ``metric``.
@@ -62,7 +62,7 @@ def behaviour_dots(
         )
     finish(
         fig,
-        f"Answers by question set ({metric})",
+        f"Answers by set ({metric})",
         "Forgotten: target sets move left to where gold is; all other sets stay where they were.",
         metric,
         "",

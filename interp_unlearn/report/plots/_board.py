@@ -48,7 +48,7 @@ def forgetting_scatter(points: Mapping[str, Sequence[Point]], *, methods: Sequen
     finish(
         fig,
         "Forgetting against retention",
-        "Right: the target's questions are not answered any more. Up: others still are. Good: near gold, the star.",
+        "Right: the target is not answered any more. Up: the rest still is. Good: near gold, the star.",
         "forgetting",
         "retention",
         height=430,

@@ -14,11 +14,11 @@ GROUP_WORDS = {"known_eval": "neighbours", "unknown_eval": "unknown", "known_ref
 """Groups of rows as readers know them."""
 
 SET_WORDS = {
-    "base": "target, train templates",
-    "forget_train": "target, train templates",
-    "paraphrased": "target, held-out templates",
-    "forget_heldout": "target, held-out templates",
-    "forget": "target, held-out templates",
+    "base": "target, trained on",
+    "forget_train": "target, trained on",
+    "paraphrased": "target, held out",
+    "forget_heldout": "target, held out",
+    "forget": "target, held out",
     "multi_hop": "target, multi-hop",
     "backwards": "target, backwards",
     "own_other": "the target's other facts",

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from interp_unlearn._core import Labelled
 from interp_unlearn.report.plots._data import GROUP_WORDS, footer, layer_of, layers_or_labels, pick, sorted_by_layer
-from interp_unlearn.report.plots._style import finish, plain, styles
+from interp_unlearn.report.plots._style import GREY, finish, plain, styles
 
 
 def layer_curves(
@@ -85,7 +85,7 @@ def drift_curves(
         diffs: Method name to an array with the axes ``site`` and ``group``.
         title: What is shown.
         y: Title of the y axis.
-        groups: Groups to draw, the first one solid and in the legend, the others dotted.
+        groups: Groups to draw, the first one solid, the others dotted, one legend entry for each.
         forgotten: Which direction means forgotten.
         methods: See `styles`.
     """
@@ -109,6 +109,10 @@ def drift_curves(
                 hovertemplate=f"<b>{plain(name)}</b>, {plain(group)}: %{{y:.4g}}<br>%{{customdata}}{footer(line)}"
                 "<extra></extra>",
             )
+    for group in groups[1:]:
+        if any(a.name == "group" and group in a.labels for data in diffs.values() for a in data.axes):
+            name = GROUP_WORDS.get(group, group)
+            fig.add_scatter(x=[None], y=[None], mode="lines", name=name, line={"color": GREY, "dash": "dot"})
     return whole_layers(finish(fig, title, forgotten, "layer", y), diffs.values())
 
 
