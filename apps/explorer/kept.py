@@ -24,8 +24,8 @@ class Kept(Generic[T]):
         """What was made from ``source`` for ``key``, made now if need be."""
         place = (id(source), key)
         found = self._items.pop(place, None)
+        while found is None and len(self._items) >= self._size:  # before the new one is made: both may be large
+            self._items.popitem(last=False)
         value = make() if found is None else cast("T", found[1])
         self._items[place] = (source, value)
-        while len(self._items) > self._size:
-            self._items.popitem(last=False)
         return value

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from explorer.draw import show_figures
 from explorer.folder import Listed, view_of
+from explorer.kept import Kept
 from explorer.picks import choose, listed_in, pick_one
 from explorer.words import literal
 from interp_unlearn.report import RunView, plots
@@ -16,6 +19,7 @@ from interp_unlearn.report import RunView, plots
 if TYPE_CHECKING:
     from explorer.playground_model import Change, Opened
 
+Progress = Callable[[str, int, int], object]
 OPEN_AT_ONCE = 2
 """So many runs keep their models in memory; the one that was opened first makes room."""
 LONGEST = 400
@@ -54,25 +58,44 @@ def _opened(one: Listed) -> Opened | None:
     key = f"opened-{one.id}"
     if not st.session_state.get(key):
         st.caption("Loading takes some seconds the first time, and memory for one model.")
-        if not st.button("Load the models", type="primary"):
-            return None
-        st.session_state[key] = True
+        st.button("Load the models", type="primary", on_click=_want, args=(key,))
+        return None
     bar = st.progress(0.0, "loading")
 
     def progress(what: str, done: int, total: int) -> None:
         bar.progress(min(1.0, done / total) if total else 0.0, literal(what))
 
     try:
-        return _load(str(one.path), one.stamp, progress)
+        return _models().open(one, progress)
     finally:
         bar.empty()
 
 
-@st.cache_resource(max_entries=OPEN_AT_ONCE, show_spinner=False)
-def _load(path: str, _stamp: tuple[int, ...], _progress: Any) -> Opened:
-    from explorer.playground_model import open_run
+def _want(key: str) -> None:
+    st.session_state[key] = True
 
-    return open_run(Path(path), _progress)
+
+class Models:
+    """Models of the last runs that were opened, shared by all readers.
+
+    Streamlit's own cache would replay the progress bar, which it cannot: so it holds this object, and not the models.
+    """
+
+    def __init__(self) -> None:
+        self._kept: Kept[Opened] = Kept(OPEN_AT_ONCE)
+        self._lock = threading.Lock()
+
+    def open(self, one: Listed, progress: Progress) -> Opened:
+        """The models of a run, loaded if they are not there; two readers who want the same load it once."""
+        from explorer.playground_model import open_run
+
+        with self._lock:
+            return self._kept.get(None, (str(one.path), one.stamp), lambda: open_run(one.path, progress))
+
+
+@st.cache_resource(show_spinner=False)
+def _models() -> Models:
+    return Models()
 
 
 def _change(opened: Opened, tokens: list[str]) -> Change | None:

@@ -18,7 +18,7 @@ from interp_unlearn._core import Axis, Labelled, ModelError
 from interp_unlearn.hooked import Edit, HookedModel, ablate, capture, edit, patch, steer
 from interp_unlearn.latents import SAE
 from interp_unlearn.probes import logit_lens_grid
-from interp_unlearn.runs import Progress, RunFolder, RunPhases, open_workbench, saved_config
+from interp_unlearn.runs import Progress, RunFolder, RunPhases, reopen_workbench, saved_config
 from interp_unlearn.worlds import Prompt
 
 BEFORE, AFTER, EDITED = "before", "after", "after, with the change"
@@ -93,7 +93,7 @@ def open_run(folder: Path, progress: Progress) -> Opened:
     """
     out = RunFolder.open(folder)
     config = saved_config(out)
-    bench = open_workbench(config, progress)
+    bench = reopen_workbench(config, out, progress)
     if not bench.model.is_language_model or bench.model.tokenizer is None:
         raise ModelError("the model of this run reads no text, so there is nothing to type; its other pages show it")
     return Opened(RunPhases(config, out, bench, progress), config.name, bench.model)

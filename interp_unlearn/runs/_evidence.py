@@ -23,7 +23,7 @@ from interp_unlearn._core import (
 from interp_unlearn.probes import LEVELS, PARTS, Found, Part, parts_of
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._cost import measured
-from interp_unlearn.runs._flow import flow_of, open_workbench
+from interp_unlearn.runs._flow import flow_of, reopen_workbench
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._phases import RunPhases
 from interp_unlearn.runs._workbench import Progress, Workbench, silent
@@ -190,8 +190,9 @@ def add_evidence(
         if out.status()["state"] != "done":
             raise FileFormatError(f"{out.path} is not finished; first: interp-unlearn resume {out.path}")
         if any(not _is_done(out, part) for part in parts):
-            bench = bench or open_workbench(config, progress)
-            if isinstance(bench.any_task, Task):
+            if bench is None:
+                bench = reopen_workbench(config, out, progress)
+            elif isinstance(bench.any_task, Task):
                 bench = replace(bench, any_task=task_from_json(read_json(out.path / "task.json")))
             run_parts(config, out, bench, progress, parts)
         save_verdict(out)
@@ -221,7 +222,7 @@ def add_evidence_many(
         )
         if needed and (opened is None or opened[0] != config.shared_key):
             opened = None  # lets go of the old model before the new one is opened
-            opened = (config.shared_key, open_workbench(config, tell))
+            opened = (config.shared_key, reopen_workbench(config, out, tell))
         bench = opened[1] if opened is not None and opened[0] == config.shared_key else None
         done.append(add_evidence(folder, level, only=only, bench=bench, progress=tell))
     return done

@@ -37,6 +37,10 @@ class Flow(ABC):
             ConfigError, DataError, ModelError: If something named does not exist or does not fit.
         """
 
+    def reopen(self, config: RunConfig, out: RunFolder, progress: Progress) -> Workbench:
+        """Open model and task of a run that is there already."""
+        return self.open(config, progress)
+
     @abstractmethod
     def open_named(self, config: RunConfig, name: str, bench: Workbench | None, progress: Progress) -> HookedModel:
         """A model of the same kind as the original, by a name in the config: an edited one, or gold.
@@ -164,3 +168,13 @@ def open_workbench(config: RunConfig, progress: Progress = silent) -> Workbench:
         ConfigError, DataError, ModelError: If something named does not exist or does not fit.
     """
     return flow_of(config).open(config, progress)
+
+
+def reopen_workbench(config: RunConfig, out: RunFolder, progress: Progress = silent) -> Workbench:
+    """Open what a run in a folder was made with, and what it saved of its task.
+
+    Raises:
+        FileFormatError: If the saved task is missing or cannot be read.
+        ConfigError, DataError, ModelError: If something named does not exist any more or does not fit.
+    """
+    return flow_of(config).reopen(config, out, progress)

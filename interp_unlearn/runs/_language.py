@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from interp_unlearn._core import ConfigError, Evidence, Labelled
+from interp_unlearn._core import ConfigError, Evidence, Labelled, read_json
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.runs._config import RunConfig
 from interp_unlearn.runs._edited_checks import (
@@ -29,7 +29,7 @@ from interp_unlearn.runs._language_measure import (
 from interp_unlearn.runs._language_open import open_language, open_original
 from interp_unlearn.runs._workbench import Progress, Workbench
 from interp_unlearn.unlearn import Recipe, default_recipe
-from interp_unlearn.worlds import TinyWorldConfig
+from interp_unlearn.worlds import TinyWorldConfig, task_from_json
 from interp_unlearn.zoo import open_model, tinyworld_model
 
 
@@ -41,6 +41,10 @@ class LanguageFlow(Flow):
     def open(self, config: RunConfig, progress: Progress) -> Workbench:
         """Open model, world, task and SAEs."""
         return open_language(config, progress)
+
+    def reopen(self, config: RunConfig, out: RunFolder, progress: Progress) -> Workbench:
+        """Open model, world and SAEs, with the questions that the run saved."""
+        return open_language(config, progress, task_from_json(read_json(out.path / "task.json")))
 
     def open_named(self, config: RunConfig, name: str, bench: Workbench | None, progress: Progress) -> HookedModel:
         """A folder, zoo name, hub id or GGUF file; an adapter is laid over the original (without named sites)."""

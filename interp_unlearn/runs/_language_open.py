@@ -28,8 +28,13 @@ from interp_unlearn.worlds import (
 from interp_unlearn.zoo import open_model, tinyworld_model
 
 
-def open_language(config: RunConfig, progress: Progress = silent) -> Workbench:
+def open_language(config: RunConfig, progress: Progress = silent, task: Task | None = None) -> Workbench:
     """Open what ``config`` names, and check that the model knows the target.
+
+    Args:
+        config: Of the run.
+        progress: Told what is going on.
+        task: Questions of an earlier run on the same target, instead of asking again what the model knows.
 
     Raises:
         NothingToForgetError: If it does not.
@@ -41,8 +46,9 @@ def open_language(config: RunConfig, progress: Progress = silent) -> Workbench:
     world = load_world(
         config.world.name, data_dir=config.world.data_dir, tokenizer=model.tokenizer, **config.world.options
     )
-    progress("asking what the model knows", 0, 0)
-    task = _own_task(config, model, world) if config.world.name == "questions" else _task(config, model, world)
+    if task is None:
+        progress("asking what the model knows", 0, 0)
+        task = _own_task(config, model, world) if config.world.name == "questions" else _task(config, model, world)
     bench = Workbench(model, task, world)
     for role, name in (("main", config.latents.sae), ("second", config.latents.second)):
         if name == "train":

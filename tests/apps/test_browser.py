@@ -89,3 +89,23 @@ def test_every_control_is_reached_by_keyboard(page, server: str):
     assert "Run" in said
     assert "Download" in said
     assert any("drift" in text.lower() or "moved" in text.lower() for text in reached), said
+
+
+def test_the_playground_answers_and_goes_on_answering(page, server: str, screenshots: Path):
+    main = page.get_by_test_id("stMain")
+    visit(page, server, "playground?run=tiny%2Fga", "stTextArea")
+    page.get_by_role("button", name="Load the models").click()
+    page.wait_for_selector("[data-testid=stPlotlyChart] .main-svg")
+    for what, shown in {
+        "Text": "Tokens to generate",
+        "Lens": "logit lens",
+        "Latents": "This run has no SAE",
+        "Next token": "Next token: ga",
+    }.items():
+        main.get_by_test_id("stButtonGroup").get_by_text(what, exact=True).click()
+        main.get_by_text(shown).first.wait_for()
+    main.get_by_text("Change the edited model while it answers").click()
+    main.get_by_text("put the original's activation in").click()
+    main.get_by_text("after, with the change").first.wait_for()
+    page.screenshot(path=screenshots / f"playground-changed-{page.look}.png", full_page=True)
+    assert not main.get_by_text("could not be shown").count()

@@ -1,8 +1,12 @@
 """The playground: both models of a run asked, and the edited one changed while it answers."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from explorer.playground import Models, _models
 from explorer.playground_model import AFTER, BEFORE, EDITED, Change, Opened, generate, latents, lens, next_tokens
 
 from interp_unlearn.runs import RunFolder, RunPhases, saved_config
@@ -68,17 +72,36 @@ def test_sites_begin_with_the_residual_stream(opened):
 
 
 def test_the_page_asks_both_models(opened, gallery, monkeypatch):
+    """Loading reports progress once; whatever is clicked afterwards asks the models that are loaded."""
     from streamlit.testing.v1 import AppTest
 
-    monkeypatch.setattr("explorer.playground._load", lambda *_: opened)
+    told = []
+
+    def open_run(_path, progress):
+        told.append(progress("loading the model", 1, 2))
+        return opened
+
+    monkeypatch.setattr("explorer.playground_model.open_run", open_run)
+    _models.clear()
     script = "from pathlib import Path; from explorer.playground import show; show(Path({!r}))"
     test = AppTest.from_string(script.format(str(gallery.root)))
     test.query_params["run"] = "tiny/ga"
     test.run(timeout=120)
     test.button[0].click().run(timeout=120)
-    assert not test.exception
+    assert not test.exception and not test.button
     for what in ("Text", "Lens", "Latents"):
         test.query_params["show"] = what
         test.run(timeout=120)
         assert not test.exception, what
     assert test.text_area[0].value
+    assert len(told) == 1
+    _models.clear()
+
+
+def test_only_the_last_models_stay_in_memory(monkeypatch):
+    loaded = []
+    monkeypatch.setattr("explorer.playground_model.open_run", lambda path, _progress: loaded.append(path.name))
+    models = Models()
+    for name in ("a", "b", "a", "c", "a", "b"):
+        models.open(SimpleNamespace(path=Path(name), stamp=(1,)), print)
+    assert loaded == ["a", "b", "c", "b"]

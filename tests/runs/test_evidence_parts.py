@@ -145,7 +145,7 @@ def test_evidence_is_added_to_a_run_of_an_earlier_version(bench: Workbench, part
     part, other = Counting("dear", level="full"), Counting("other", level="full")
     parts(part, other)
     opened = []
-    monkeypatch.setattr("interp_unlearn.runs._evidence.open_workbench", lambda *_: opened.append(1) or bench)
+    monkeypatch.setattr("interp_unlearn.runs._evidence.reopen_workbench", lambda *_: opened.append(1) or bench)
     (done,) = add_evidence_many([out.path], only=["dear"])
     assert opened == [1]
     assert (part.looked, other.looked) == (1, 0)
