@@ -23,8 +23,8 @@ from interp_unlearn.runs._flow import FLOWS as FLOWS
 from interp_unlearn.runs._flow import Flow as Flow
 from interp_unlearn.runs._flow import flow_of as flow_of
 from interp_unlearn.runs._flow import open_workbench as open_workbench
-from interp_unlearn.runs._flow import reopen_workbench as reopen_workbench
 from interp_unlearn.runs._flow import register_flow as register_flow
+from interp_unlearn.runs._flow import reopen_workbench as reopen_workbench
 from interp_unlearn.runs._folder import RunFolder as RunFolder
 from interp_unlearn.runs._graph import GraphFlow as GraphFlow
 from interp_unlearn.runs._image import ImageFlow as ImageFlow
