@@ -58,7 +58,7 @@ def latent_ranking(table: Labelled, name: str = "", *, latent: str | None = None
         if name
         else "Latents by what they mark and how they changed",
         "Forgotten: latents of known entities fall, those of unknown entities rise.",
-        "known score (−1: only unknown entities, 1: only known ones)",
+        "known score (−1 unknown, 1 known)",
         "effect on the target",
         height=420,
     )
