@@ -12,7 +12,7 @@ from interp_unlearn._core import DataError
 from interp_unlearn.verdict import LABELS, Calibration, Dataset, Evaluation, Score
 
 START, END = "<!-- numbers: begin (written by benchmarks/verdict/fit.py) -->", "<!-- numbers: end -->"
-SHOWN = 8
+SHOWN = 40
 
 
 def fill(page: str, text: str) -> str:

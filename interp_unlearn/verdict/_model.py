@@ -50,8 +50,8 @@ class FitOptions:
     """
 
     strengths: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
-    method_folds: int = 4
-    target_folds: int = 3
+    method_folds: int = 8
+    target_folds: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
