@@ -47,6 +47,22 @@ def markdown(
     return "\n\n".join(p for p in parts if p)
 
 
+def in_short(calibration: Calibration, found: Mapping[str, Evaluation], transfer: Evaluation | None) -> str:
+    """The calibration of a cheaper evidence level, in a table of one line per test."""
+    lines = [_row(["tested on", "AUROC", "95 % interval", "calibration error (by chance)", "right"]), _rule(5)]
+    tests = {f"{kind} and target left out": e for kind, e in found.items()}
+    tests |= {} if transfer is None else {"another model": transfer}
+    for name, e in tests.items():
+        interval = "–" if math.isnan(e.verdict.low) else f"{e.verdict.low:.3f} to {e.verdict.high:.3f}"
+        error = f"{e.ece:.3f} ({e.ece_floor:.3f})"
+        lines.append(_row([name, _number(e.verdict.value), interval, error, f"{e.accuracy:.1%}"]))
+    head = (
+        f"### Evidence level {calibration.provenance['level']}\n\nWhere no more than this level was measured, "
+        f"calibration `{calibration.version}` judges, which reads {len(calibration.scales)} features instead of all."
+    )
+    return "\n\n".join([head, "\n".join(lines)])
+
+
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in counts.items())
 

@@ -19,6 +19,8 @@ from interp_unlearn.verdict._side_effects import not_tested, side_effects
 from interp_unlearn.verdict._verdict import Reason, Verdict
 
 MOST_REASONS = 6
+MOST_ABSENT = 0.25
+"""Of the features of a calibration; where a run lacks more, one that needs fewer judges it."""
 MEANS = {
     "forgotten": "nothing that was measured suggests that the target can be brought back",
     "hidden": "the target is no longer given, but it can still be brought back",
@@ -44,16 +46,19 @@ def judge(
         evidence: Of one run, or `Findings`.
         tables: Its tables, of which behaviour and text loss decide whether the target is kept and the model broken, and
             give the side effects. Without them these are counted among what was not tested.
-        calibration: Which one; default the one that is shipped.
+        calibration: Which one; default one that is shipped: that for the evidence level ``quick`` where more than a
+            quarter of what the other one reads was not measured.
 
     Raises:
         DataError: If there is no calibration.
     """
     findings = evidence if isinstance(evidence, Findings) else Findings.of(evidence, tables)
     model = calibration or load_calibration()
+    readings, values = _read(findings, model)
+    if calibration is None and model.absent(values) > MOST_ABSENT:
+        model = load_calibration(quick=True)
+        readings, values = _read(findings, model)
     stage = gates(findings, model.rules)
-    readings = read_features(findings, model.features)
-    values = {r.feature.name: r.value for r in readings}
     inner = model.predict(values)
     predicted = combine(inner, stage.broken.probability, stage.kept.probability, stage.wording.probability)
     attacks = _attacks(findings, model.rules)
@@ -78,6 +83,11 @@ def judge(
         attacks=said,
         outside=beyond,
     )
+
+
+def _read(findings: Findings, model: Calibration) -> tuple[tuple[Reading, ...], dict[str, float]]:
+    readings = read_features(findings, model.features)
+    return readings, {r.feature.name: r.value for r in readings}
 
 
 def verdict(folder: str | Path, *, calibration: Calibration | None = None) -> Verdict:
@@ -190,7 +200,8 @@ def _of_gate(gate: Gate) -> Reason:
 def _calibration(model: Calibration, beyond: tuple[str, ...]) -> str:
     facts = model.provenance
     where = facts.get("where", "an unnamed data set")
-    said = f"calibration {model.version}, made on {where} ({facts.get('runs_in_all', '?')} runs)"
+    level = f" for evidence level {facts['level']}" if "level" in facts else ""
+    said = f"calibration {model.version}{level}, made on {where} ({facts.get('runs_in_all', '?')} runs)"
     if not beyond:
         return f"{said}; this run lies within its range"
     some = ", ".join(beyond[:4]) + (f" and {len(beyond) - 4} more" if len(beyond) > 4 else "")

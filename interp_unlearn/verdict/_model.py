@@ -31,6 +31,8 @@ from interp_unlearn.verdict._label import LabelRules
 from interp_unlearn.verdict._splits import cells
 
 SHIPPED = Path(__file__).with_name("calibration.json")
+SHIPPED_QUICK = Path(__file__).with_name("calibration-quick.json")
+"""For runs that measured no more than the evidence level ``quick``."""
 KIND = "verdict calibration"
 CALIBRATED: tuple[str, ...] = ("language",)
 """What models read in the runs that calibrations are fitted on; of others a calibration says nothing."""
@@ -109,6 +111,11 @@ class Calibration:
             out[feature] = out.get(feature, 0.0) + float(push)
         return out
 
+    def absent(self, values: Mapping[str, float]) -> float:
+        """Share of the features it uses that a run lacks."""
+        lacks = [not math.isfinite(values.get(s.feature, math.nan)) for s in self.scales]
+        return sum(lacks) / max(1, len(lacks))
+
     @property
     def version(self) -> str:
         """A hash of all that decides a prediction."""
@@ -180,8 +187,12 @@ def has_calibration() -> bool:
     return SHIPPED.exists()
 
 
-def load_calibration(path: str | Path | None = None) -> Calibration:
-    """The calibration at ``path``, or the one that is shipped.
+def load_calibration(path: str | Path | None = None, *, quick: bool = False) -> Calibration:
+    """The calibration at ``path``, or one that is shipped.
+
+    Args:
+        path: Of a file.
+        quick: Of the shipped ones the one for the evidence level ``quick``, if there is one.
 
     Raises:
         DataError: If none is given and none is shipped.
@@ -192,7 +203,8 @@ def load_calibration(path: str | Path | None = None) -> Calibration:
             "there is no calibration, so there is no verdict: give calibration=…, or fit one with "
             "benchmarks/verdict/fit.py"
         )
-    return Calibration.load(SHIPPED if path is None else path)
+    shipped = SHIPPED_QUICK if quick and SHIPPED_QUICK.exists() else SHIPPED
+    return Calibration.load(shipped if path is None else path)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

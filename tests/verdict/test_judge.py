@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from interp_unlearn._core import DataError, FileFormatError, write_json
-from interp_unlearn.verdict import LABELS, Findings, Verdict, judge, verdict
+from interp_unlearn.verdict import FEATURES, LABELS, Findings, Verdict, fit, judge, verdict
 from interp_unlearn.verdict import _model as model_file
 
 TRUTHS = LABELS
@@ -145,3 +145,22 @@ def test_nothing_measured_is_no_certainty(calibration):
     found = judge([], calibration=calibration)
     assert found.probability < 0.99 and not math.isnan(found.probability)
     assert "OUTSIDE" in found.calibration
+
+
+def test_a_run_that_measured_little_is_judged_by_what_it_measured(
+    make_findings, data, calibration, monkeypatch, tmp_path
+):
+    """Where much of what the calibration reads is missing, the one for the quick level judges, and says so."""
+    little = ("alignment.t", "alignment.t.moved", "displaced.early")
+    quick = fit(data, features=[f for f in FEATURES if f.name in little], provenance={"where": "x", "level": "quick"})
+    for attribute, made in (("SHIPPED", calibration), ("SHIPPED_QUICK", quick)):
+        made.save(tmp_path / f"{attribute}.json")
+        monkeypatch.setattr(model_file, attribute, tmp_path / f"{attribute}.json")
+    whole = make_findings("hidden")
+    assert judge(whole) == judge(whole, calibration=calibration)
+    few = Findings.of([e for e in whole.evidence.values() if e.name.startswith("alignment")], whole.tables)
+    found = judge(few)
+    assert quick.version in found.calibration and "for evidence level quick" in found.calibration
+    assert found.probabilities == judge(few, calibration=quick).probabilities
+    (tmp_path / "SHIPPED_QUICK.json").unlink()
+    assert judge(few) == judge(few, calibration=calibration)
