@@ -6,10 +6,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from interp_unlearn._core import DataError, write_json
-from interp_unlearn.verdict import Calibration, Dataset, evaluate
+from interp_unlearn.verdict import Calibration, Dataset, evaluate, fit, load_calibration
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = REPO / "benchmarks" / "verdict"
@@ -112,3 +113,21 @@ def test_numbers_go_between_the_markers_of_the_page(script, data, calibration: C
     assert filled.startswith(before) and filled.endswith(after)
     with pytest.raises(DataError, match="lacks the markers"):
         tables.fill("nothing", text)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_shipped_calibrations_are_those_of_the_shipped_data(script, quick):
+    """Whoever fits again gets what is shipped; and what the docs say of it is what it says of itself."""
+    shipped = load_calibration(quick=quick)
+    level = shipped.provenance["level"]
+    assert level == ("quick" if quick else "standard")
+    data = Dataset.load(SCRIPTS / "data" / "tinyworld.csv")
+    again = fit(data, features=script("fit").offered(level))
+    assert again.provenance["data"] == shipped.provenance["data"]
+    assert again.scales == shipped.scales and again.classes == shipped.classes
+    np.testing.assert_allclose(again.coefficients, shipped.coefficients, atol=1e-3)
+    np.testing.assert_allclose(again.temperature, shipped.temperature, rtol=1e-2)
+    tested = shipped.metrics["left out method and target"]
+    page = (REPO / "docs" / "verdict.md").read_text(encoding="utf-8")
+    assert f"{tested['verdict']['value']:.3f}" in page and f"{tested['ece']:.3f}" in page
+    assert f"`{shipped.version}`" in page
