@@ -18,7 +18,7 @@ from typing import Any
 
 from tables import fill, in_short, markdown
 
-import interp_unlearn.attacks  # noqa: F401  (registers its parts)
+import interp_unlearn.runs  # noqa: F401  (registers every part)
 from interp_unlearn._core import DataError
 from interp_unlearn.probes import LEVELS, PARTS
 from interp_unlearn.verdict import FEATURES, Dataset, Evaluation, Feature, FitOptions, evaluate, fit
