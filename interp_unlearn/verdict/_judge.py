@@ -15,7 +15,7 @@ from interp_unlearn.verdict._findings import Findings, read_findings
 from interp_unlearn.verdict._gates import LEAST_ERROR, Gate, Gates, gates
 from interp_unlearn.verdict._label import WORDING, LabelRules, Recovered, recovered, suppression_of
 from interp_unlearn.verdict._model import Calibration, load_calibration
-from interp_unlearn.verdict._side_effects import not_tested, side_effects
+from interp_unlearn.verdict._side_effects import harmed, not_tested, side_effects
 from interp_unlearn.verdict._verdict import Reason, Verdict
 
 MOST_REASONS = 6
@@ -69,8 +69,8 @@ def judge(
     reasons = _reasons(label, inner, stage, attacks, model, values, readings)
     beyond = outside(values, model.scales)
     said = attacks.said(label, max(predicted, key=lambda name: predicted[name]))
-    harm = [e for e in effects if e.harm > 0 and (e.low > 0 or e.high < 0 or not math.isfinite(e.harm))]
-    beside = f"; side effects: {', '.join(e.name for e in harm)}" if harm and label != "broken" else ""
+    harm = harmed(effects)
+    beside = f"; harmed beside it: {', '.join(harm)}" if harm and label != "broken" else ""
     return Verdict(
         label=label,
         probabilities=probabilities,

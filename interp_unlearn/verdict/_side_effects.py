@@ -17,6 +17,16 @@ SETS: Mapping[str, tuple[str, ...]] = {
     "own_other": ("own_other",),
     "retained": ("retain", "retain_train"),
 }
+WORDS: Mapping[str, str] = {
+    "neighbours": "neighbours",
+    "same_answer": "others with the same answer",
+    "own_other": "the target's other facts",
+    "retained": "retained entities",
+    "text_loss": "general text",
+}
+"""Side effects as readers know them."""
+WORTH_A_WORD = 0.01
+"""Harm below one per cent is in the numbers and not in the sentence."""
 ALWAYS = (
     "languages, modalities and wordings beyond the templates of the world",
     "attackers with more steps, more data or other attacks than those listed",
@@ -37,6 +47,12 @@ def side_effects(findings: Findings) -> tuple[SideEffect, ...]:
         harm = math.inf if not math.isfinite(change) else max(0.0, change)
         out.append(SideEffect("text_loss", loss.before, loss.after, change, low, high, loss.n, harm))
     return tuple(out)
+
+
+def harmed(effects: Sequence[SideEffect]) -> tuple[str, ...]:
+    """In words, what was clearly harmed: the interval of the change lies on one side of zero."""
+    clear = [e for e in effects if e.low > 0 or e.high < 0 or not math.isfinite(e.harm)]
+    return tuple(WORDS[e.name] for e in clear if e.harm >= WORTH_A_WORD)
 
 
 def not_tested(findings: Findings, readings: Sequence[Reading]) -> tuple[str, ...]:

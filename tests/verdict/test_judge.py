@@ -73,9 +73,9 @@ def test_side_effects_with_intervals(make_behaviour, make_findings, calibration)
     assert effects["neighbours"].low == pytest.approx(-0.15)
     assert effects["text_loss"].change == pytest.approx(0.1) and effects["text_loss"].low == pytest.approx(0.08)
     assert effects["same_answer"].harm == 0.0
-    assert "side effects: neighbours, text_loss" in found.sentence
+    assert "harmed beside it: neighbours, general text" in found.sentence
     better = judge(list(cheap.evidence.values()), make_behaviour({"base": 0.05}, loss=1.4), calibration=calibration)
-    assert "side effects" not in better.sentence
+    assert "harmed" not in better.sentence
 
 
 def test_without_tables_the_gap_is_said(make_findings, calibration):
