@@ -19,7 +19,7 @@ from interp_unlearn.report import RunView, plots
 if TYPE_CHECKING:
     from explorer.playground_model import Change, Opened
 
-Progress = Callable[[str, int, int], object]
+Progress = Callable[[str, int, int], None]
 OPEN_AT_ONCE = 2
 """So many runs keep their models in memory; the one that was opened first makes room."""
 LONGEST = 400
