@@ -100,14 +100,13 @@ def gate_command(
         None, help="Largest side effect that passes, as a share, e.g. 0.05: questions lost, or rise of the text loss."
     ),
     min_probability: float | None = typer.Option(None, help="Least probability of the verdict that passes."),
+    min_attacks: int = typer.Option(3, help="So many attacks must have been run before 'forgotten' passes.", min=0),
 ) -> None:
     """Hold runs against demands, for scripts: exit code 0 if all pass, 1 if one does not, 2 if it cannot be told."""
     from interp_unlearn.report import find_runs, gate, read_run
 
-    results = [
-        gate(read_run(folder), require, max_side_effects=max_side_effects, min_probability=min_probability)
-        for folder in find_runs(runs)
-    ]
+    limits = {"max_side_effects": max_side_effects, "min_probability": min_probability}
+    results = [gate(read_run(folder), require, **limits, min_attacks=min_attacks) for folder in find_runs(runs)]
     for result in results:
         words = "passes" if result.passed else "does not pass: " + "; ".join(result.reasons)
         console.print(Text(f"{result.run} {words}."), soft_wrap=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from interp_unlearn._core import ConfigError, DataError, FileFormatError, nearest
 from interp_unlearn.report._read import RunView
 from interp_unlearn.report._verdict import LABELS, VerdictView, verdict_of
+from interp_unlearn.verdict import LabelRules
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def gate(
     *,
     max_side_effects: float | None = None,
     min_probability: float | None = None,
+    min_attacks: int = LabelRules.min_attacks,
 ) -> GateResult:
     """Hold a finished run against demands.
 
@@ -43,11 +45,13 @@ def gate(
         max_side_effects: Largest side effect that passes, as a share: the drop in questions answered of any set that
             must survive, or the rise of the loss on general text relative to the original's.
         min_probability: Least probability of the verdict that passes.
+        min_attacks: So many attacks with a control must have been run before *forgotten* passes; cheap evidence alone
+            was wrong too often on real models (docs/verdict.md).
 
     Raises:
         ConfigError: If nothing is demanded, a verdict is unknown, or a limit is not a share.
         FileFormatError: If the run is not finished or has no verdict.
-        DataError: If side effects are limited and none was measured.
+        DataError: If side effects are limited and none was measured, or *forgotten* would pass with too few attacks.
     """
     if not require and max_side_effects is None and min_probability is None:
         raise ConfigError("the gate demands nothing; give --require, --max-side-effects or --min-probability")
@@ -64,6 +68,12 @@ def gate(
     verdict = verdict_of(run)
     if verdict.missing and (require or min_probability is not None):
         raise FileFormatError(f"{run.path}: {verdict.missing}")
+    tried = _attacks(run)
+    if "forgotten" in require and verdict.label == "forgotten" and tried < min_attacks:
+        raise DataError(
+            f"{run.path}: the verdict is forgotten, but {tried} attacks with a control were run and {min_attacks} are "
+            f"needed to let it pass; add them with: interp-unlearn evidence {run.path}"
+        )
     reasons = []
     if require and verdict.label not in require:
         reasons.append(f"the verdict is {_with_chance(verdict)}, not {' or '.join(require)}")
@@ -78,6 +88,12 @@ def gate(
             if e.size > max_side_effects
         ]
     return GateResult(run.name, not reasons, verdict, tuple(reasons))
+
+
+def _attacks(run: RunView) -> int:
+    """How many attacks have a value and a control."""
+    found = [e for name, e in run.evidence.items() if name.startswith("recovery/")]
+    return sum(e.control is not None and not math.isnan(e.control) and not math.isnan(e.value) for e in found)
 
 
 def _with_chance(verdict: VerdictView) -> str:

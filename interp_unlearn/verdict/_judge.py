@@ -71,10 +71,11 @@ def judge(
     said = attacks.said(label, max(predicted, key=lambda name: predicted[name]))
     harm = harmed(effects)
     beside = f"; harmed beside it: {', '.join(harm)}" if harm and label != "broken" else ""
+    untried = ", and no attack with a control was run" if label == "forgotten" and not attacks.count else ""
     return Verdict(
         label=label,
         probabilities=probabilities,
-        sentence=f"{label.capitalize()} (probability {probabilities[label]:.2f}): {MEANS[label]}{beside}.",
+        sentence=f"{label.capitalize()} (probability {probabilities[label]:.2f}): {MEANS[label]}{untried}{beside}.",
         decided_by=reasons,
         side_effects=effects,
         not_tested=not_tested(findings, [r for r in readings if r.feature.name in {s.feature for s in model.scales}]),

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from interp_unlearn._core import Axis, ConfigError, Evidence, FileFormatError, Labelled, write_json
+from interp_unlearn._core import Axis, ConfigError, DataError, Evidence, FileFormatError, Labelled, write_json
 from interp_unlearn.cli import app
 from interp_unlearn.report import (
     gate,
@@ -212,6 +213,20 @@ def test_the_gate_refuses_what_it_cannot_tell(judged: Path, runs: list[Path], tm
     write_json(folder / "status.json", {"state": "running"})
     with pytest.raises(FileFormatError, match="is not finished"):
         gate(read_run(folder), ["forgotten"])
+
+
+def test_forgotten_does_not_pass_on_cheap_evidence_alone(judged: Path, tmp_path: Path):
+    folder = shutil.copytree(judged, tmp_path / "cheap")
+    write_json(folder / "verdict.json", {**VERDICT, "label": "forgotten"})
+    with pytest.raises(DataError, match="0 attacks with a control were run and 3 are needed"):
+        gate(read_run(folder), ["forgotten"])
+    assert gate(read_run(folder), ["forgotten"], min_attacks=0).passed
+    attack = read_run(folder).evidence["stitch.recall/b3"]
+    for name, control in (("readout", 0.1), ("prompts", 0.1), ("quantise", 0.1), ("no control", None)):
+        replace(attack, name=f"recovery/{name}", control=control).save(folder / "evidence" / f"{name}.json")
+    assert gate(read_run(folder), ["forgotten"]).passed
+    with pytest.raises(DataError, match="3 attacks with a control were run and 4 are needed"):
+        gate(read_run(folder), ["forgotten"], min_attacks=4)
 
 
 @pytest.mark.parametrize(
