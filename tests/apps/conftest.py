@@ -45,24 +45,26 @@ RUNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """A folder of runs, one finished run in it, and what it was made with."""
+    """A folder of runs, one finished run in it, what it was made with, and where its models are cached."""
 
     root: Path
     real: Path
     bench: Workbench
+    cache: Path
 
 
 @pytest.fixture(scope="session")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
     folder = tmp_path_factory.mktemp("gallery")
+    root, cache = folder / "runs", folder / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INTERP_UNLEARN_CACHE", str(folder / "cache"))
-        bench, root = tiny_bench(), folder / "runs"
+        patch.setenv("INTERP_UNLEARN_CACHE", str(cache))
+        bench = tiny_bench()
         for config in configs_from_dict(RUNS, "tiny"):
             run(config, root / "tiny" / config.name, bench=bench)
-        real = root / "tiny" / "ga"
-        spoil(root, real)
-        yield Gallery(root, real, bench)
+    real = root / "tiny" / "ga"
+    spoil(root, real)
+    return Gallery(root, real, bench, cache)
 
 
 def tiny_bench() -> Workbench:
@@ -127,6 +129,7 @@ def server(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     start = "from interp_unlearn.cli import app; app()"
     command = [sys.executable, "-c", start, "explore", str(gallery.root), "--port", str(port), "--no-browser"]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    environment["INTERP_UNLEARN_CACHE"] = str(gallery.cache)
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{port}"

@@ -94,6 +94,9 @@ def test_every_control_is_reached_by_keyboard(page, server: str):
 def test_the_playground_answers_and_goes_on_answering(page, server: str, screenshots: Path):
     main = page.get_by_test_id("stMain")
     visit(page, server, "playground?run=tiny%2Fga", "stTextArea")
+    if page.look == "phone" and page.locator("[data-testid=stSidebar][data-collapsed=false]").count():
+        page.get_by_test_id("stSidebar").hover()
+        page.get_by_test_id("stSidebarCollapseButton").get_by_role("button").click()
     page.get_by_role("button", name="Load the models").click()
     page.wait_for_selector("[data-testid=stPlotlyChart] .main-svg")
     for what, shown in {
