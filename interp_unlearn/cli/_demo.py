@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from interp_unlearn.cli._console import console, friendly, progress_bar
-from interp_unlearn.cli._table import print_table
+from interp_unlearn.cli._table import print_table, print_verdicts
 
 
 def demo_config(name: str, entity: str | None, seed: int) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def demo_command(
 
     First SmolLM2-135M forgets a capital city by gradient ascent (GA), negative preference optimisation (NPO) and the
     SAE-guided objective. Then a small model trained here does the same, and is compared with its gold model, retrained
-    without the target. About a quarter of an hour on two cores; Ctrl-C stops, the same command continues.
+    without the target. About ten minutes on two quiet cores; Ctrl-C stops, the same command continues.
 
     With --vision, a small image classifier that learned a shortcut is trained here and forgets a class. With --graph, a
     graph network that predicts citations is trained here and forgets 5 % of them.
@@ -60,4 +60,5 @@ def demo_command(
         report = write_report([folder.path for group in finished for folder in group], out / "report.html")
     for group in finished:
         print_table(group)
+        print_verdicts(group)
     console.print(f"Report (opens offline): {report}", highlight=False, soft_wrap=True)
