@@ -42,8 +42,10 @@ def main() -> int:
     parser.add_argument("--target-folds", type=int, default=4)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without", default="", help="print the tables without features that begin so, e.g. weights.")
     parser.add_argument("--dry-run", action="store_true", help="print the tables and write nothing")
     arguments = parser.parse_args()
+    writes = not (arguments.dry_run or arguments.without)
     data = Dataset.load(arguments.data)
     other = None if arguments.transfer is None else Dataset.load(arguments.transfer)
     facts = {"where": arguments.where, "file": arguments.data.name}
@@ -51,7 +53,7 @@ def main() -> int:
     options = FitOptions(seed=arguments.seed)
     text = []
     for level, (name, kinds) in FILES.items():
-        used = offered(level)
+        used = offered(level, arguments.without)
         calibration = fit(data, features=used, options=options, provenance={**facts, "level": level})
         found = tested(data, kinds, features=used, options=options, **settings)
         moved = None if other is None else evaluate(other, calibration=calibration, draws=arguments.draws)
@@ -61,11 +63,11 @@ def main() -> int:
         calibration = replace(calibration, metrics=metrics)
         whole = level == LEVEL
         text.append(markdown(data, calibration, found, moved) if whole else in_short(calibration, found, moved))
-        if not arguments.dry_run:
+        if writes:
             calibration.save(arguments.out / name)
     page = "\n\n".join(text)
     print(page)
-    if not arguments.dry_run:
+    if writes:
         arguments.docs.write_text(fill(arguments.docs.read_text(encoding="utf-8"), page), encoding="utf-8")
         print(f"wrote the calibrations into {arguments.out} and their numbers into {arguments.docs}")
     return 0
@@ -82,10 +84,11 @@ def tested(data: Dataset, kinds: Sequence[str], **settings: Any) -> dict[str, Ev
     return found
 
 
-def offered(level: str) -> tuple[Feature, ...]:
-    """The features that an evidence level measures."""
+def offered(level: str, without: str = "") -> tuple[Feature, ...]:
+    """The features that an evidence level measures, but those whose names begin with ``without``."""
     dear = {name for name in PARTS if LEVELS.index(PARTS[name].level) > LEVELS.index(level)}
-    return tuple(f for f in FEATURES if f.source.partition(".")[0] not in dear)
+    there = [f for f in FEATURES if f.source.partition(".")[0] not in dear]
+    return tuple(f for f in there if not (without and f.name.startswith(without)))
 
 
 if __name__ == "__main__":

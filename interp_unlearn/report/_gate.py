@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from interp_unlearn._core import ConfigError, DataError, FileFormatError, nearest
 from interp_unlearn.report._read import RunView
 from interp_unlearn.report._verdict import LABELS, VerdictView, verdict_of
-from interp_unlearn.verdict import LabelRules
+from interp_unlearn.verdict import Findings, LabelRules, attacked
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def gate(
     verdict = verdict_of(run)
     if verdict.missing and (require or min_probability is not None):
         raise FileFormatError(f"{run.path}: {verdict.missing}")
-    tried = _attacks(run)
+    tried = len(attacked(Findings.of(run.evidence.values(), run.tables)))
     if "forgotten" in require and verdict.label == "forgotten" and tried < min_attacks:
         raise DataError(
             f"{run.path}: the verdict is forgotten, but {tried} attacks with a control were run and {min_attacks} are "
@@ -88,12 +88,6 @@ def gate(
             if e.size > max_side_effects
         ]
     return GateResult(run.name, not reasons, verdict, tuple(reasons))
-
-
-def _attacks(run: RunView) -> int:
-    """How many attacks have a value and a control."""
-    found = [e for name, e in run.evidence.items() if name.startswith("recovery/")]
-    return sum(e.control is not None and not math.isnan(e.control) and not math.isnan(e.value) for e in found)
 
 
 def _with_chance(verdict: VerdictView) -> str:

@@ -41,6 +41,7 @@ from interp_unlearn.verdict._judge import verdict as verdict
 from interp_unlearn.verdict._label import LABELS as LABELS
 from interp_unlearn.verdict._label import Label as Label
 from interp_unlearn.verdict._label import LabelRules as LabelRules
+from interp_unlearn.verdict._label import attacked as attacked
 from interp_unlearn.verdict._label import label as label
 from interp_unlearn.verdict._model import CALIBRATED as CALIBRATED
 from interp_unlearn.verdict._model import Calibration as Calibration

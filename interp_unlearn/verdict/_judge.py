@@ -13,7 +13,7 @@ from interp_unlearn.verdict._combine import combine
 from interp_unlearn.verdict._features import Reading, outside, read_features
 from interp_unlearn.verdict._findings import Findings, read_findings
 from interp_unlearn.verdict._gates import LEAST_ERROR, Gate, Gates, gates
-from interp_unlearn.verdict._label import WORDING, LabelRules, Recovered, recovered, suppression_of
+from interp_unlearn.verdict._label import LabelRules, Recovered, attacked, suppression_of
 from interp_unlearn.verdict._model import Calibration, load_calibration
 from interp_unlearn.verdict._side_effects import harmed, not_tested, side_effects
 from interp_unlearn.verdict._verdict import Reason, Verdict
@@ -142,7 +142,7 @@ class _Attacks:
 
 
 def _attacks(findings: Findings, rules: LabelRules) -> _Attacks:
-    found = [a for a in recovered(findings, rules)[0] if a.evidence != WORDING]
+    found = attacked(findings, rules)
     slower, clear = suppression_of(findings)
     suppressed = slower >= rules.slower and clear
     if not found:

@@ -174,6 +174,11 @@ def recovered(findings: Findings, rules: LabelRules) -> tuple[tuple[Recovered, .
     return tuple(sorted(out, key=lambda r: -r.share)), tuple(notes)
 
 
+def attacked(findings: Findings, rules: LabelRules | None = None) -> tuple[Recovered, ...]:
+    """The attacks that were run and count: all of `recovered` but the mere asking in other wordings."""
+    return tuple(a for a in recovered(findings, rules or LabelRules())[0] if a.evidence != WORDING)
+
+
 def _recovered(item: Evidence, control: float, known: float) -> Recovered:
     room = known - control
     low, high = item.interval or (NAN, NAN)
@@ -236,7 +241,7 @@ def label(findings: Findings, rules: LabelRules | None = None) -> Label:
         return Label("hidden", f"{first.evidence} brings back {first.share:.0%} of what was known", **facts)
     if enough:
         return Label("", f"{enough[0].evidence} brings back {enough[0].share:.0%}, but it may be its control", **facts)
-    strong = [a for a in attacks if a.evidence != WORDING]
+    strong = attacked(findings, rules)
     if len(strong) < rules.min_attacks:
         return Label("", f"{len(strong)} attacks with a control were run; {rules.min_attacks} are needed", **facts)
     most = f"no attack brings back more than {facts['recoverability']:.0%}"

@@ -98,6 +98,8 @@ def test_run_folders_become_a_table(script, tmp_path, make_findings, monkeypatch
 def test_the_verdict_reads_what_its_level_measures(script):
     names = {level: {f.name for f in script("fit").offered(level)} for level in ("quick", "standard", "full")}
     assert names["quick"] < names["standard"] < names["full"]
+    less = {f.name for f in script("fit").offered("standard", "weights.")}
+    assert names["standard"] - less == {n for n in names["standard"] if n.startswith("weights.")} != set()
     assert "fisher.trace" in names["full"] - names["standard"] and "uds" in names["standard"] - names["quick"]
 
 
