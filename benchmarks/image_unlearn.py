@@ -1,7 +1,8 @@
-"""Methods of class unlearning on biased images, over seeds: who forgets, in which setting, and at what price.
+r"""Methods of class unlearning on biased images, over seeds: who forgets, in which setting, and at what price.
 
-    python benchmarks/image_unlearn.py --seeds 0 1 2
-    python benchmarks/image_unlearn.py --world bar --data-dir ../shared/data/bar64 --model efficientnet-lite0 --seeds 0
+    python benchmarks/image_unlearn.py --seeds 0 1 2 --targets circle square
+    python benchmarks/image_unlearn.py --world bar --data-dir ../shared/data/bar64 --model efficientnet-lite0 \
+        --size 64 --epochs 3 --targets climbing --seeds 0
 
 Each method is trained step by step and asked every few steps. Two states of each run are kept: the *last*, and the
 *matched* one, the last state before accuracy on other classes (evaluation images) first fell more than ``--price``
@@ -10,16 +11,18 @@ everything; a run that lost three times the price ends. Matching looks at evalua
 and is no stopping rule.
 
 Rows are kept in ``<out>/rows.jsonl`` as they come; a second call with the same arguments goes on. At the end
-``docs/data/images_<world>.csv`` is written and a table is printed as Markdown.
+``docs/data/images_<world>_<aligned>.csv`` is written, and tables are printed as Markdown: each class, all classes (a
+seed's number is then its mean over classes), and the paired differences behind the claims of ``docs/images.md``.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
+from scipy import stats
 
 from interp_unlearn._core import append_jsonl, config_hash, read_jsonl
 from interp_unlearn.benchmarks import ImageTask, image_task, load_images
@@ -68,8 +72,22 @@ PROBES = ("class_probe", "bias_probe")
 EVERY = 2
 BROKEN = 3
 """Prices from which on a run is not followed further."""
+CLAIMS = (
+    ("NegGrad", "original", "fa_test_conflicting"),
+    ("NegGrad", "original", "fa_test_aligned"),
+    ("NegGrad", "original", "bias_probe"),
+    ("CUPID", "NegGrad", "fa_train"),
+    ("CUPID", "NegGrad", "gap_test"),
+    ("partition", "NegGrad", "fa_train"),
+    ("partition + pathway", "partition", "fa_train"),
+    ("CUPID", "partition + pathway", "fa_train"),
+    ("CUPID", "CUPID, random partition", "fa_train"),
+    ("CUPID", "CUPID, random pathway", "fa_train"),
+    ("CUPID", "CUPID, loss partition", "fa_train"),
+)
+"""Pairs of methods, and the quantity that a claim is about."""
 FIELDS = (
-    *("world", "aligned", "model", "seed", "method", "state", "step"),
+    *("world", "aligned", "model", "target", "seed", "method", "state", "step"),
     *("fa_train", "fa_train_aligned", "fa_train_conflicting"),
     *("fa_test", "fa_test_aligned", "fa_test_conflicting", "gap_test", "worst_test", "kept_test"),
     *("rise_conflicting", *PROBES, "cpu_seconds"),
@@ -160,21 +178,20 @@ def reference(task: ImageTask, model: HookedModel, before: dict[str, float] | No
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     file = args.out / "rows.jsonl"
     rows = read_jsonl(file)
-    target = args.target
-    for seed in args.seeds:
+    for seed, target in itertools.product(args.seeds, args.targets):
         options = {"seed": seed, "aligned": args.aligned}
         data = load_images(args.world, args.data_dir, **options)
         settings = {} if args.size is None else {"size": args.size}
         settings |= {} if args.epochs is None else {"epochs": args.epochs}
         training = ImageTraining(**{**vars(default_training(args.model)), "seed": seed, **settings})
         task = image_task(data, target, preprocess_of(args.model, training), seed=seed)
-        facts = {"world": args.world, "aligned": args.aligned, "model": args.model, "seed": seed}
+        facts = {"world": args.world, "aligned": args.aligned, "model": args.model, "target": target, "seed": seed}
         model = image_model(args.model, task, training)
         before = None
         for method in ("original", "Retrain", *args.methods):
             key = config_hash({**facts, "method": method, "recipe": METHODS.get(method), "price": args.price})
             if any(row["key"] == key for row in rows):
-                before = before or next((r for r in rows if r["method"] == "original" and r["seed"] == seed), None)
+                before = before or next((r for r in rows if r["key"] == key and method == "original"), None)
                 continue
             if method == "original":
                 before = reference(task, model, None)
@@ -186,14 +203,28 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
             for row in found:
                 rows.append({"key": key, **facts, "method": method, **row})
                 append_jsonl(file, rows[-1])
-            print(
-                f"seed {seed}, {method}: {found[0]['fa_test']:.2f} forget, {found[0]['kept_test']:.2f} kept", flush=True
-            )
+            where = f"seed {seed}, {target}, {method}"
+            print(f"{where}: {found[0]['fa_test']:.2f} forget, {found[0]['kept_test']:.2f} kept", flush=True)
     return rows
 
 
-def mean_and_spread(values: list[float]) -> str:
-    known = [v for v in values if v == v]
+def chosen(rows: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
+    """The rows of a method that are compared: references as they are, methods at the matched state."""
+    state = "last" if method in ("original", "Retrain") else "matched"
+    return [r for r in rows if r["method"] == method and r["state"] == state]
+
+
+def by_seed(rows: list[dict[str, Any]], method: str, quantity: str) -> dict[int, float]:
+    """A seed's number: its mean over classes, without those where the quantity is not defined."""
+    values: dict[int, list[float]] = {}
+    for row in chosen(rows, method):
+        if row[quantity] == row[quantity]:
+            values.setdefault(row["seed"], []).append(float(row[quantity]))
+    return {seed: float(np.mean(own)) for seed, own in values.items()}
+
+
+def mean_and_spread(values: Iterable[float]) -> str:
+    known = list(values)
     if not known:
         return "–"
     spread = f" ± {np.std(known, ddof=1):.2f}" if len(known) > 1 else ""
@@ -201,15 +232,29 @@ def mean_and_spread(values: list[float]) -> str:
 
 
 def markdown(rows: list[dict[str, Any]], methods: tuple[str, ...]) -> str:
+    """Mean ± standard deviation over seeds."""
     shown = ("fa_train", "fa_test_aligned", "fa_test_conflicting", "gap_test", "worst_test", "kept_test")
     shown = (*shown, "rise_conflicting", *PROBES, "cpu_seconds")
     lines = ["| method | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
     for method in ("original", "Retrain", *methods):
-        state = "last" if method in ("original", "Retrain") else "matched"
-        own = [r for r in rows if r["method"] == method and r["state"] == state]
-        if own:
-            cells = [mean_and_spread([float(r[q]) for r in own]) for q in shown]
+        if chosen(rows, method):
+            cells = [mean_and_spread(by_seed(rows, method, q).values()) for q in shown]
             lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def differences(rows: list[dict[str, Any]]) -> str:
+    """Paired differences between two methods of a seed, with the 95 % t-interval over seeds."""
+    lines = ["| difference | quantity | mean | 95 % interval | seeds where below 0 |", "|---" * 5 + "|"]
+    for first, second, quantity in CLAIMS:
+        one, other = by_seed(rows, first, quantity), by_seed(rows, second, quantity)
+        paired = np.array([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())])
+        if len(paired) < 2:
+            continue
+        half = float(stats.t.ppf(0.975, len(paired) - 1) * paired.std(ddof=1) / np.sqrt(len(paired)))
+        mean, below = float(paired.mean()), int((paired < 0).sum())
+        interval = f"{mean - half:+.3f} to {mean + half:+.3f}"
+        lines.append(f"| {first} − {second} | {quantity} | {mean:+.3f} | {interval} | {below} of {len(paired)} |")
     return "\n".join(lines)
 
 
@@ -221,7 +266,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="pixels that EfficientNet-Lite0 reads")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--aligned", type=float, default=0.95)
-    parser.add_argument("--target", default="circle")
+    parser.add_argument("--targets", nargs="+", default=["circle"], help="classes, forgotten one at a time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
     parser.add_argument("--price", type=float, default=0.02, help="accuracy on other classes that may be lost")
@@ -229,7 +274,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = run(args)
-    mine = [r for r in rows if (r["world"], r["aligned"], r["model"]) == (args.world, args.aligned, args.model)]
+    own = (args.world, args.aligned, args.model)
+    mine = [r for r in rows if (r["world"], r["aligned"], r["model"]) == own and r["target"] in args.targets]
     name = f"images_{args.world}_{round(1000 * args.aligned)}.csv".replace("+", "p")
     path = Path(__file__).resolve().parents[1] / "docs" / "data" / name
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -237,7 +283,9 @@ def main() -> None:
         writer.writeheader()
         for row in mine:
             writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
-    print(markdown(mine, tuple(args.methods)))
+    for target in args.targets if len(args.targets) > 1 else ():
+        print(f"\n**{target}**\n\n{markdown([r for r in mine if r['target'] == target], tuple(args.methods))}")
+    print(f"\n**{', '.join(args.targets)}**\n\n{markdown(mine, tuple(args.methods))}\n\n{differences(mine)}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from interp_unlearn._core._io import write_json as write_json
 from interp_unlearn._core._locks import locked as locked
 from interp_unlearn._core._optional import optional_import as optional_import
 from interp_unlearn._core._registry import Registry as Registry
+from interp_unlearn._core._registry import check_choice as check_choice
 from interp_unlearn._core._results import Axis as Axis
 from interp_unlearn._core._results import Evidence as Evidence
 from interp_unlearn._core._results import Labelled as Labelled

@@ -1,11 +1,27 @@
-"""Names for interchangeable parts; a name can be taken once."""
+"""Names: of interchangeable parts, where each can be taken once, and of the values of an option."""
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from interp_unlearn._core._errors import ConfigError, nearest
 
 T = TypeVar("T")
+
+
+def check_choice(name: str, value: object, kind: Any) -> None:
+    """Refuse a value that its ``Literal`` type does not list.
+
+    Args:
+        name: What the value is, for the message.
+        value: The value.
+        kind: The ``Literal``.
+
+    Raises:
+        ConfigError: With the nearest and all known values.
+    """
+    known = [str(v) for v in get_args(kind)]
+    if value not in get_args(kind):
+        raise ConfigError(f"{name} is {value!r}{nearest(str(value), known)}; use one of {', '.join(known)}")
 
 
 class Registry(Generic[T]):

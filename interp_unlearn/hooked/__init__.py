@@ -33,6 +33,7 @@ from interp_unlearn.hooked._edit import edit as edit
 from interp_unlearn.hooked._edit import patch as patch
 from interp_unlearn.hooked._edit import steer as steer
 from interp_unlearn.hooked._forward import evaluating as evaluating
+from interp_unlearn.hooked._forward import gradients_of as gradients_of
 from interp_unlearn.hooked._fresh import fresh_copy as fresh_copy
 from interp_unlearn.hooked._fresh import fresh_weights as fresh_weights
 from interp_unlearn.hooked._intervention import INTERVENTIONS as INTERVENTIONS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,6 +64,21 @@ def input_device(module: nn.Module) -> torch.device:
         if where is not None:
             return torch.device(where)
     return torch.device("cpu")
+
+
+@contextmanager
+def gradients_of(module: nn.Module, trained: Iterable[nn.Parameter] = ()) -> Iterator[None]:
+    """Evaluation mode and gradients for ``trained`` alone; flags and modes are put back afterwards."""
+    flags = {p: p.requires_grad for p in module.parameters()}
+    wanted = set(trained)
+    try:
+        for parameter in flags:
+            parameter.requires_grad_(parameter in wanted)
+        with evaluating(module):
+            yield
+    finally:
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from interp_unlearn._core import ConfigError, nearest
+from interp_unlearn._core import ConfigError, check_choice, nearest
 from interp_unlearn.hooked import MASK_POLICIES
 
 Architecture = Literal["topk", "batchtopk", "jumprelu"]
@@ -69,8 +69,7 @@ class SAETrainConfig:
     mask_policy: str = "inner"
 
     def __post_init__(self) -> None:
-        if self.architecture not in get_args(Architecture):
-            raise ConfigError(f"architecture {self.architecture!r} is not one of {', '.join(get_args(Architecture))}")
+        check_choice("architecture", self.architecture, Architecture)
         if not self.site:
             raise ConfigError("site is empty; name where to read, e.g. site = 'blocks.12.hook_resid_post'")
         for name in ("d_sae", "k", "samples", "batch_size", "dead_window", "checkpoint_every", "context", "max_tokens"):

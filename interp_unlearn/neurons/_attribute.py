@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from interp_unlearn._core import Axis, DataError, Labelled, ModelError
-from interp_unlearn.hooked import AnswerBatch, HookedModel, answer_batch
+from interp_unlearn.hooked import AnswerBatch, HookedModel, answer_batch, gradients_of
 from interp_unlearn.hooked._forward import argument_names
 from interp_unlearn.neurons._config import AttributionConfig
 from interp_unlearn.neurons._passes import Pass, Totals
 from interp_unlearn.neurons._result import Attribution
-from interp_unlearn.neurons._rows import Rows, counted_tokens, frozen, split
+from interp_unlearn.neurons._rows import Rows, counted_tokens, split
 from interp_unlearn.neurons._suffix import Joins, Suffix
 
 CACHED = frozenset({"use_cache", "past_key_values", "attention_mask"})
@@ -86,7 +86,7 @@ def attribute_batch(
     if wanted is None:
         wanted = n if config.method == "integrated_gradients" else 4
     totals: Totals | None = None
-    with frozen(model.module):
+    with gradients_of(model.module), torch.enable_grad():
         share = argument_names(model.module) >= CACHED
         trusted = _Trusted(model, sites, None if share else "the module has no key–value cache")
         for rows in split(encoded, counted, config.max_tokens, share):

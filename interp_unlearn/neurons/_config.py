@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
-from interp_unlearn._core import ConfigError, nearest
+from interp_unlearn._core import ConfigError, check_choice
 
 Method = Literal["gradient_activation", "integrated_gradients", "attribution_patching"]
 Rule = Literal["midpoint", "gauss", "left", "right", "ends"]
 Target = Literal["probability", "logprob", "mean_logprob"]
 Aggregate = Literal["max", "sum", "mean", "abs_sum", "last"]
+Layers = Literal["each", "joint"]
 Tokens = Literal["content", "all", "inner", "prompt", "last"]
 
 
@@ -49,19 +50,15 @@ class AttributionConfig:
     aggregate: Aggregate = "max"
     rule: Rule = "midpoint"
     steps: int = 8
-    layers: Literal["each", "joint"] = "each"
+    layers: Layers = "each"
     site: str = "mlp.hook_post"
     max_tokens: int = 1024
     completeness_prompts: int | None = None
 
     def __post_init__(self) -> None:
-        choices = {"method": Method, "target": Target, "tokens": Tokens, "aggregate": Aggregate, "rule": Rule}
-        for name, kind in choices.items():
-            value, known = getattr(self, name), get_args(kind)
-            if value not in known:
-                raise ConfigError(f"{name} is {value!r}{nearest(str(value), known)}; use one of {', '.join(known)}")
-        if self.layers not in ("each", "joint"):
-            raise ConfigError(f"layers is {self.layers!r}; use 'each' or 'joint'")
+        kinds = {"method": Method, "target": Target, "tokens": Tokens, "aggregate": Aggregate, "rule": Rule}
+        for name, kind in {**kinds, "layers": Layers}.items():
+            check_choice(name, getattr(self, name), kind)
         if self.layers == "joint" and self.method != "integrated_gradients":
             raise ConfigError("layers='joint' is a path of integrated gradients; set method='integrated_gradients'")
         if self.steps < 1 or (self.rule == "ends" and self.steps < 2):

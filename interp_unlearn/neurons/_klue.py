@@ -16,15 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from interp_unlearn._core import ConfigError, DataError, Labelled, numpy_rng
+from interp_unlearn._core import ConfigError, DataError, Labelled, check_choice, numpy_rng
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.neurons._attribute import attribute
 from interp_unlearn.neurons._config import AttributionConfig
-from interp_unlearn.neurons._result import Attribution, over
+from interp_unlearn.neurons._result import Attribution, Over, over
 from interp_unlearn.neurons._select import chosen, share
 from interp_unlearn.worlds._types import Prompt
 
@@ -49,9 +48,10 @@ class Regularised:
     clamp: bool = True
     normalise: bool = False
     exclude: float = 0.0
-    over_samples: Literal["mean", "max"] = "mean"
+    over_samples: Over = "mean"
 
     def __post_init__(self) -> None:
+        check_choice("over_samples", self.over_samples, Over)
         if self.alpha < 0:
             raise ConfigError(f"alpha is {self.alpha}; use 0 (plain attribution) or a positive weight")
         if self.contexts < 1:
@@ -118,7 +118,8 @@ def klue_scores(
 ) -> KlueScores:
     """KLUE's score of every neuron.
 
-    Costs one forward and one backward per forget sample and per mismatched question.
+    Costs one forward and one backward per forget sample and per mismatched question, and the completeness check of
+    `AttributionConfig.completeness_prompts` (by default four more prompts, one forward per layer each).
 
     Args:
         model: A language model with a tokenizer.

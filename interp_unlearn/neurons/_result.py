@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from interp_unlearn._core import Axis, FileFormatError, Labelled
+from interp_unlearn._core import Axis, FileFormatError, Labelled, check_choice
+
+Over = Literal["mean", "max"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,13 @@ class Attribution:
         gap = float(np.abs(self.completeness.at(quantity="gap")).sum())
         return gap / removed if removed else (0.0 if gap == 0 else float("inf"))
 
-    def over_prompts(self, how: str = "mean") -> Labelled:
-        """One score per neuron, axes (layer, neuron): mean or largest over the prompts."""
+    def over_prompts(self, how: Over = "mean") -> Labelled:
+        """One score per neuron, axes (layer, neuron): mean or largest over the prompts.
+
+        Raises:
+            ConfigError: If ``how`` is neither.
+        """
+        check_choice("how", how, Over)
         values = self.scores.values.mean(0) if how == "mean" else self.scores.values.max(0)
         return over(self.scores, "neurons.scores", values, over_prompts=how, completeness_gap=self.gap)
 

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp_unlearn._core import DataError
 from interp_unlearn.hooked import AnswerBatch
 from interp_unlearn.neurons._config import Tokens
 
 WORTH_CACHING = 2  # a shorter prefix is run again with the rest
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradient for any weight, gradients recorded; flags and modes are put back afterwards."""
-    flags = [(p, p.requires_grad) for p in module.parameters()]
-    modes = [(m, m.training) for m in module.modules()]
-    try:
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        module.eval()
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-        for child, mode in modes:
-            child.training = mode
 
 
 def counted_tokens(encoded: AnswerBatch, tokens: Tokens) -> Bool[Tensor, "batch pos"]:

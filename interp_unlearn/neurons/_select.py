@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from interp_unlearn._core import Axis, ConfigError, DataError, FileFormatError, Labelled, numpy_rng
+from interp_unlearn._core import Axis, ConfigError, DataError, FileFormatError, Labelled, check_choice, numpy_rng
+
+Scope = Literal["global", "per_layer"]
+Sign = Literal["positive", "absolute"]
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ def select_neurons(
     scores: Labelled,
     ratio: float,
     *,
-    scope: Literal["global", "per_layer"] = "global",
-    sign: Literal["positive", "absolute"] = "positive",
+    scope: Scope = "global",
+    sign: Sign = "positive",
 ) -> NeuronSet:
     """The neurons with the largest scores.
 
@@ -103,11 +106,13 @@ def select_neurons(
         sign: Keep the sign (largest first: neurons that support the answer), or rank by magnitude.
 
     Raises:
-        ConfigError: If the ratio is out of range.
+        ConfigError: If the ratio is out of range, or scope or sign unknown.
         DataError: If scores are not numbers, all zero, or too many neurons are excluded.
     """
     if not 0 < ratio <= 1:
         raise ConfigError(f"ratio is {ratio}; use a share of the neurons above 0 and at most 1, e.g. 0.05")
+    check_choice("scope", scope, Scope)
+    check_choice("sign", sign, Sign)
     if [axis.name for axis in scores.axes] != ["layer", "neuron"]:
         raise DataError(f"neurons are chosen by scores with axes (layer, neuron); {scores.name!r} has others")
     values = scores.values

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from interp_unlearn._core import ConfigError, ModelError, nearest
+from interp_unlearn._core import ConfigError, ModelError, check_choice
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.neurons._select import NeuronSet
 
@@ -114,9 +114,7 @@ def neuron_masks(
         ConfigError: If ``weights`` is unknown or does not fit the scored site.
         ModelError: If a block has no such weights, or they do not match the neurons.
     """
-    known = get_args(NeuronWeights)
-    if weights not in known:
-        raise ConfigError(f"weights is {weights!r}{nearest(str(weights), known)}; use one of {', '.join(known)}")
+    check_choice("weights", weights, NeuronWeights)
     masks: dict[str, Tensor] = {}
     for layer, mine in neurons.by_layer.items():
         for path, module, side in _entries(model, weights, neurons.sites[layer], layer):

@@ -15,6 +15,7 @@ from interp_unlearn.unlearn._protocols import OBJECTIVES
 from interp_unlearn.unlearn._recipe import Recipe
 
 MIDDLE = 0.4  # of the depth: block 12 of 30, where known and unknown entities separate best in SmolLM2-135M
+DEFAULT_SAMPLER = Recipe("ga").sampler
 BEHIND = 4  # trained blocks below the read one
 
 
@@ -169,8 +170,10 @@ def default_recipe(
     if not 0 <= layer < shape.n_layers:
         raise ConfigError(f"layer is {layer}, but the model has blocks 0…{shape.n_layers - 1}")
     make = (_SEARCHED | _SEARCHED_SMALL).get(objective)
-    table = make(shape, layer) if make else {}
-    return Recipe.from_dict({"objective": objective, **merge_recipes(table, overrides or {})})
+    table, given = make(shape, layer) if make else {}, overrides or {}
+    if given.get("sampler", DEFAULT_SAMPLER) != table.get("sampler", DEFAULT_SAMPLER):
+        table.pop("sampler_options", None)  # they belong to the sampler of the table
+    return Recipe.from_dict({"objective": objective, **merge_recipes(table, given)})
 
 
 def merge_recipes(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

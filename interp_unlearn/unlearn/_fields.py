@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from interp_unlearn._core import ConfigError, nearest
+from interp_unlearn._core import ConfigError, check_choice, nearest
 
 T = TypeVar("T")
 
@@ -58,9 +58,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, args, where)
     if origin is Literal:
-        if value not in args:
-            options = [str(a) for a in args]
-            raise ConfigError(f"{where} is {value!r}{nearest(str(value), options)}; use one of {', '.join(options)}")
+        check_choice(where, value, hint)
         return value
     if origin is tuple:
         return _convert_tuple(value, args, where)

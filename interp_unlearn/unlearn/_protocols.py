@@ -234,6 +234,14 @@ class Transform:
     def after_step(self, ctx: StepContext) -> None:
         """Correct the weights after the optimiser's step (momentum and decay move what has no gradient)."""
 
+    def finish(self, trained: Mapping[str, nn.Parameter], before: Mapping[str, Tensor]) -> None:
+        """Correct the weights after the objective changed them once more, at the end of the run (`Objective.finish`).
+
+        Args:
+            trained: Parameters that the optimiser moved, by name.
+            before: Their values before the objective's last change.
+        """
+
     def terms(self) -> Mapping[str, float]:
         """Numbers of the step just taken, for the log."""
         return {}
@@ -248,6 +256,21 @@ class Transform:
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `state` returned."""
+
+
+def check_own_weights(ctx: Context, transform: str) -> None:
+    """Refuse parameters that the model computes with during a step only: LoRA factors, an objective's operators.
+
+    Raises:
+        ConfigError: If the recipe trains such parameters.
+    """
+    own = dict(ctx.model.module.named_parameters())
+    if not all(own.get(name) is parameter for name, parameter in ctx.trained.items()):
+        what = "LoRA factors" if ctx.recipe.trainable.lora_rank else f"parameters that {ctx.recipe.objective!r} adds"
+        raise ConfigError(
+            f"transform {transform!r} takes gradients of the model's own weights, but the recipe trains {what}; set "
+            "trainable.lora_rank to 0, use another objective, or leave the transform out"
+        )
 
 
 class Sampler:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from interp_unlearn._core import ConfigError, Registry
-from interp_unlearn.unlearn._fields import build, plain, require
+from interp_unlearn._core import ConfigError, Registry, check_choice
+from interp_unlearn.unlearn._fields import build, convert, plain, require
 from interp_unlearn.unlearn._protocols import OBJECTIVES, SAMPLERS, TRANSFORMS
 from interp_unlearn.unlearn._trainable import Trainable
+
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["constant", "linear"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Recipe:
     sampler_options: Any = None
     trainable: Trainable = field(default_factory=Trainable)
     steps: int = 100
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Optimizer = "adamw"
     lr: float = 1e-5
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
@@ -80,7 +84,7 @@ class Recipe:
     retain_batch_size: int = 8
     clip: float = 1.0
     warmup: int = 0
-    schedule: Literal["constant", "linear"] = "constant"
+    schedule: Schedule = "constant"
     eval_every: int = 0
     stop: Stop | None = None
     seed: int = 0
@@ -93,8 +97,12 @@ class Recipe:
         sampler = SAMPLERS[self.sampler]
         where = f"recipe.sampler_options (sampler {self.sampler!r})"
         set_("sampler_options", _options(sampler.Options, self.sampler_options, where))
+        set_("trainable", convert(self.trainable, Trainable, "recipe.trainable"))
+        set_("stop", None if self.stop is None else convert(self.stop, Stop, "recipe.stop"))
+        check_choice("recipe.optimizer", self.optimizer, Optimizer)
+        check_choice("recipe.schedule", self.schedule, Schedule)
         require(self.steps >= 1, f"recipe.steps is {self.steps}; use at least 1")
-        require(self.lr > 0, f"recipe.lr is {self.lr}; use a positive number such as 1e-5")
+        require(0 < self.lr < math.inf, f"recipe.lr is {self.lr}; use a positive number such as 1e-5")
         require(self.weight_decay >= 0, f"recipe.weight_decay is {self.weight_decay}; use 0 or a positive number")
         require(all(0 <= b < 1 for b in self.betas), f"recipe.betas is {list(self.betas)}; both lie in 0 ≤ beta < 1")
         require(self.batch_size >= 1, f"recipe.batch_size is {self.batch_size}; use at least 1")
@@ -102,8 +110,6 @@ class Recipe:
         require(self.clip >= 0, f"recipe.clip is {self.clip}; use a positive norm, or 0 for no clipping")
         require(self.warmup >= 0, f"recipe.warmup is {self.warmup}; use 0 or a number of steps")
         require(self.eval_every >= 0, f"recipe.eval_every is {self.eval_every}; use 0 (never) or a number of steps")
-        options = ("constant", "linear")
-        require(self.schedule in options, f"recipe.schedule is {self.schedule!r}; use one of {', '.join(options)}")
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of step ``step`` (from 0)."""

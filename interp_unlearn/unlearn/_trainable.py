@@ -85,6 +85,13 @@ def select(model: HookedModel, policy: Trainable) -> dict[str, nn.Parameter]:
     """
     parameters = {name: p for name, p in model.module.named_parameters() if p.is_floating_point()}
     layers = policy.layers
+    kinds = [module for module in policy.modules if module in TRAINABLE_KINDS]
+    if model.shape is None and (layers is not None or kinds):
+        field = f"trainable.modules = {kinds}" if kinds else f"trainable.layers = {list(layers or ())}"
+        raise ConfigError(
+            f"{field} chooses blocks of a decoder language model, which {model.name} is not; choose by patterns on "
+            f"parameter names, e.g. trainable.modules = ['{next(iter(parameters))}']"
+        )
     allowed = set(parameters)
     if layers is not None:
         if layers[1] >= model.lm.n_layers:

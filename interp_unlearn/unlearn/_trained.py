@@ -16,26 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from interp_unlearn._core import ConfigError, FileFormatError, optional_import
-from interp_unlearn.hooked import HookedModel
+from interp_unlearn.hooked import HookedModel, gradients_of
 from interp_unlearn.unlearn._trainable import Trainable, select
-
-
-@contextmanager
-def only_trainable(module: nn.Module, trained: Mapping[str, nn.Parameter]) -> Iterator[None]:
-    """Gradient for ``trained`` alone and evaluation mode; flags and modes are put back afterwards."""
-    flags = {p: p.requires_grad for p in module.parameters()}
-    modes = [(m, m.training) for m in module.modules()]
-    wanted = set(trained.values())
-    try:
-        for parameter in flags:
-            parameter.requires_grad_(parameter in wanted)
-        module.eval()
-        yield
-    finally:
-        for parameter, flag in flags.items():
-            parameter.requires_grad_(flag)
-        for child, mode in modes:
-            child.training = mode
 
 
 def _fill(trained: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
@@ -61,7 +43,7 @@ class WeightSet:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """The module as training needs it."""
-        with only_trainable(self.model.module, self.trained):
+        with gradients_of(self.model.module, self.trained.values()):
             yield
 
     def weights(self) -> dict[str, nn.Parameter]:
@@ -80,15 +62,23 @@ class WeightSet:
             parameter.copy_(self.originals[name])
 
 
+def _takes_lora(module: nn.Module) -> bool:
+    """Whether a layer is a linear one that peft can wrap (GPT-2's ``Conv1D`` is one by another name)."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
 class LoraSet:
-    """LoRA factors made by peft over the chosen linear layers; the merged product is in the module between steps."""
+    """LoRA factors made by peft over the linear layers among the chosen ones (not embeddings, not norms).
+
+    The merged product is in the module between steps.
+    """
 
     def __init__(self, model: HookedModel, policy: Trainable, seed: int) -> None:
         self.model = model
         module = model.module
         names = select(model, policy)
         paths = [name.removesuffix(".weight") for name in names if name.endswith(".weight")]
-        paths = [p for p in paths if hasattr(module.get_submodule(p), "weight") and names[f"{p}.weight"].dim() == 2]
+        paths = [p for p in paths if _takes_lora(module.get_submodule(p))]
         if not paths:
             raise ConfigError(
                 "trainable.lora_rank is set, but the chosen parameters hold no linear layer; choose e.g. 'mlp_out'"
@@ -148,7 +138,7 @@ class LoraSet:
                 self._weight(path).copy_(self.originals[f"{path}.weight"])
         self._put(self.layers)
         try:
-            with only_trainable(self.model.module, self.trained):
+            with gradients_of(self.model.module, self.trained.values()):
                 yield
         finally:
             self._uninstall()
@@ -182,7 +172,7 @@ class NoWeights:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """The module in evaluation mode, without gradients."""
-        with only_trainable(self.model.module, {}):
+        with gradients_of(self.model.module):
             yield
 
     def weights(self) -> dict[str, nn.Parameter]:
@@ -213,7 +203,7 @@ class AddedSet:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """The module frozen and in evaluation mode."""
-        with only_trainable(self.model.module, {}):
+        with gradients_of(self.model.module):
             yield
 
     def weights(self) -> dict[str, nn.Parameter]:

@@ -21,14 +21,17 @@ from interp_unlearn._core import (
     adamw,
     config_hash,
 )
-from interp_unlearn.hooked import HookedModel, Intervention, together
+from interp_unlearn.hooked import HookedModel, Intervention, gradients_of, together
 from interp_unlearn.unlearn._pools import check_apart, label_pools
 from interp_unlearn.unlearn._protocols import OBJECTIVES, SAMPLERS, TRANSFORMS, Context, Draw, Pools, Side, StepContext
 from interp_unlearn.unlearn._recipe import Recipe
-from interp_unlearn.unlearn._trained import AddedSet, LoraSet, NoWeights, WeightSet, only_trainable, trained_set
+from interp_unlearn.unlearn._stop import StopRule
+from interp_unlearn.unlearn._trainable import Trainable
+from interp_unlearn.unlearn._trained import AddedSet, LoraSet, NoWeights, WeightSet, trained_set
 from interp_unlearn.worlds import AnyTask, LabelledTask, task_to_json, without_deleted
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+HALF = (torch.float16, torch.bfloat16)
 
 
 def _square_sum(gradient: Tensor) -> float:
@@ -61,16 +64,18 @@ class Unlearner:
         self.recipe = recipe
         self.step_index = 0
         self._stopped = False
-        self._smoothed = 0.0
         self._warned = False
         self._check_modality()
         given: Sequence[Any] = () if sae is None else sae if isinstance(sae, (list, tuple)) else (sae,)
         self.objective = OBJECTIVES[recipe.objective](recipe.options)
         self._check_trains()
         self._set = self._trained_set()
+        self._warn_of_half_precision()
         saes = {s.site: s for s in given}
+        if len(saes) != len(given):
+            raise ConfigError(f"several SAEs read {', '.join(saes)}; give one SAE for each site")
         context = Context(model, task, recipe, saes, self._set.trained, Pools(()), recipe.seed)
-        with torch.no_grad(), only_trainable(model.module, {}):
+        with torch.no_grad(), gradients_of(model.module):
             self.pools = label_pools(self.objective.prepare(context), task)
             self._check_pools()
             context = Context(model, task, recipe, saes, self._set.trained, self.pools, recipe.seed)
@@ -82,7 +87,7 @@ class Unlearner:
                 self.pools, batch_size=recipe.batch_size, retain_batch_size=recipe.retain_batch_size, seed=recipe.seed
             )
             self.sampler.watch(context)
-        self._check_stop()
+        self._rule = StopRule(recipe.stop, self.objective)
         self._optimizer = self._make_optimizer()
         self._before = {name: p.detach().clone() for name, p in self._set.trained.items()}
 
@@ -98,6 +103,11 @@ class Unlearner:
             return NoWeights(self.model)
         added = self.objective.added(self.model, self.task)
         if added is not None:
+            if self.recipe.trainable != Trainable():
+                raise ConfigError(
+                    f"objective {self.recipe.objective!r} trains parameters of its own and freezes the model, so "
+                    "recipe.trainable chooses nothing; leave it out"
+                )
             return AddedSet(self.model, added)
         return trained_set(self.model, self.recipe.trainable, self.recipe.seed)
 
@@ -126,6 +136,16 @@ class Unlearner:
                 f"objective {self.recipe.objective!r} changes no weight, so {what} has nothing to act on; leave it out"
             )
 
+    def _warn_of_half_precision(self) -> None:
+        half = {str(p.dtype).removeprefix("torch.") for p in self._set.trained.values() if p.dtype in HALF}
+        if half and self.changes_weights:
+            warnings.warn(
+                f"the trained weights of {self.model.name} are in {' and '.join(sorted(half))}, in which most updates "
+                "at unlearning rates round to nothing, so the method may do far less than its recipe says; open the "
+                "model with dtype=torch.float32",
+                stacklevel=3,
+            )
+
     def _check_pools(self) -> None:
         if not self.pools.forget:
             raise DataError(
@@ -138,19 +158,6 @@ class Unlearner:
             raise DataError(
                 f"objective {self.recipe.objective!r} needs retain data, but the task has none; give known reference "
                 "entities, or set the weight of the retain term to 0"
-            )
-
-    def _check_stop(self) -> None:
-        stop = self.recipe.stop
-        self._stop_level: float | None = None
-        if stop is None:
-            return
-        self._stop_level = stop.below if stop.below is not None else self.objective.stop_levels().get(stop.term)
-        if self._stop_level is None:
-            raise ConfigError(
-                f"recipe.stop.below is missing and objective {self.recipe.objective!r} offers no level of its own "
-                "for the term "
-                f"{stop.term!r}; give a number"
             )
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -168,7 +175,7 @@ class Unlearner:
     @property
     def stop_level(self) -> float | None:
         """The level under which the stop rule fires, or None without a rule."""
-        return self._stop_level
+        return self._rule.level
 
     @property
     def eval_due(self) -> bool:
@@ -201,7 +208,7 @@ class Unlearner:
                 for transform in self.transforms:
                     grads = transform(grads, context)
                 norm = math.sqrt(sum(_square_sum(g) for g in grads.values()))
-                self._check_finite(norm, "gradient")
+                self._check_finite(norm, "gradient", taken=self.step_index)
                 if norm == 0 and not self._warned:
                     self._warned = True
                     warnings.warn(
@@ -223,12 +230,18 @@ class Unlearner:
                     record.update(transform.terms())
                 record.update(self.sampler.after_step(self.step_index + 1))
         self.step_index += 1
-        self._follow(record)
-        self._stopped = self._stopped or self.sampler.exhausted
+        self._stopped = self._rule.follow(record, self.step_index) or self.sampler.exhausted
         if self.done:
-            with self._installed(), torch.no_grad():
-                self.objective.finish(trained)
+            self._finish()
         return {**record, "grad_norm": norm, "lr": lr}
+
+    def _finish(self) -> None:
+        """The objective's last change of the weights, corrected by the transforms."""
+        with self._installed(), torch.no_grad():
+            before = {name: p.detach().clone() for name, p in self._set.trained.items()} if self.transforms else {}
+            self.objective.finish(self._set.trained)
+            for transform in self.transforms:
+                transform.finish(self._set.trained, before)
 
     def _gradients(self, draw: Draw) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, float]]:
         """Back-propagate part by part; gradients in sum, by side where a transform asks, and the log record."""
@@ -259,29 +272,18 @@ class Unlearner:
         return whole, sides, {"loss": loss, **record}
 
     @torch.no_grad()
-    def _check_finite(self, value: float, what: str) -> None:
+    def _check_finite(self, value: float, what: str, taken: int | None = None) -> None:
+        """Put back the weights of the last finite loss: after ``taken`` steps, by default all but the last one."""
         if math.isfinite(value):
             return
         for name, parameter in self._set.trained.items():
             parameter.copy_(self._before[name])
-        kept = "the original weights" if self.step_index < 2 else f"the weights after step {self.step_index - 2}"
+        taken = max(0, self.step_index - 1) if taken is None else taken
+        kept = "the original weights" if not taken else f"the weights after step {taken - 1}"
         raise TrainingDivergedError(
             f"the {what} is {value} at step {self.step_index} of objective {self.recipe.objective!r}; "
             f"{kept} (the last with a finite loss) were kept. Lower recipe.lr (now {self.recipe.lr:g}) or recipe.steps"
         )
-
-    def _follow(self, record: Mapping[str, float]) -> None:
-        """Update the smoothed term of the stop rule."""
-        stop = self.recipe.stop
-        if stop is None or self._stop_level is None:
-            return
-        if stop.term not in record:
-            raise ConfigError(
-                f"recipe.stop.term is {stop.term!r}, but the objective logs {', '.join(record)}; use one of these"
-            )
-        self._smoothed = stop.smoothing * self._smoothed + (1 - stop.smoothing) * record[stop.term]
-        mean = self._smoothed / (1 - stop.smoothing**self.step_index)
-        self._stopped = self.step_index >= stop.min_steps and mean < self._stop_level
 
     # -- weights and state -------------------------------------------------------------------------------------------
 
@@ -335,8 +337,8 @@ class Unlearner:
         tensors.update({f"sampler/{k}": v for k, v in self.sampler.state().items()})
         for i, transform in enumerate(self.transforms):
             tensors.update({f"transform/{i}/{k}": v for k, v in transform.state().items()})
-        facts = {"kind": "unlearner", "step": self.step_index, "stopped": self._stopped, "smoothed": self._smoothed}
-        return tensors, {**facts, "warned": self._warned, **self._facts()}
+        facts = {"kind": "unlearner", "step": self.step_index, "stopped": self._stopped}
+        return tensors, {**facts, **self._rule.state(), "warned": self._warned, **self._facts()}
 
     def load_state(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Continue where `state` was taken.
@@ -355,8 +357,8 @@ class Unlearner:
         for name, tensor in under("before/").items():
             self._before[name].copy_(tensor)
         self.step_index = int(facts["step"])
-        self._stopped, self._smoothed = bool(facts["stopped"]), float(facts["smoothed"])
-        self._warned = bool(facts["warned"])
+        self._stopped, self._warned = bool(facts["stopped"]), bool(facts["warned"])
+        self._rule.load_state(facts)
         if self.step_index and self.recipe.optimizer == "adamw":
             self._load_moments(tensors)
         self.objective.load_state(under("objective/"))

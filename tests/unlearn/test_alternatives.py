@@ -60,6 +60,23 @@ def test_a_text_file_serves_every_question(model, task, tmp_path):
     assert alternatives(model, task, answers_file=str(path)).choices == [("gold", "grey")] * 2
 
 
+def test_a_right_answer_in_a_text_file_is_no_other_answer(model, task, tmp_path):
+    prompt = task.forget_train.prompts[0]
+    right = (prompt.answer, "ruby")
+    prompts = tuple(dataclasses.replace(p, also=("ruby",)) for p in task.forget_train.prompts)
+    task = dataclasses.replace(task, forget_train=dataclasses.replace(task.forget_train, prompts=prompts))
+    path = tmp_path / "answers.txt"
+    path.write_text("\n".join([right[0].upper(), "Ruby", "gold"]) + "\n", encoding="utf-8")
+    assert alternatives(model, task, answers_file=str(path)).choices == [("gold",)] * 2
+    path.write_text("\n".join(right) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="nothing but right answers"):
+        alternatives(model, task, answers_file=str(path))
+    path = path.with_suffix(".jsonl")
+    path.write_text("\n".join(json.dumps({"question": p.text, "alternate": "ruby"}) for p in prompts), encoding="utf-8")
+    with pytest.raises(DataError, match=r"'ruby'.*an answer to be forgotten"):
+        alternatives(model, task, answers_file=str(path))
+
+
 @pytest.mark.parametrize("line", ["", "   ", "nan", "NaN", "null"])
 def test_blank_lines_are_refused(model, task, tmp_path, line):
     path = tmp_path / "answers.txt"
@@ -103,7 +120,7 @@ def test_a_file_per_question(model, task, tmp_path):
     with pytest.raises(DataError, match="no other answer for the question"):
         alternatives(model, task, answers_file=str(path))
     write({"question": one, "alternate": task.forget_train.prompts[0].answer.upper()}, *rows)
-    with pytest.raises(DataError, match="which is the answer to be forgotten"):
+    with pytest.raises(DataError, match="which is an answer to be forgotten"):
         alternatives(model, task, answers_file=str(path))
     path.write_text('{"question": "cut')
     with pytest.raises(FileFormatError, match="line 1: write"):

@@ -211,6 +211,33 @@ def test_gradient_transforms_work_on_graph_networks(name, objective):
         assert 0 <= unlearner.transforms[0].last["entanglement"] <= 1
 
 
+def test_noise_after_the_last_step_stays_inside_a_mask():
+    task = edge_task()
+    mask = {"name": "saliency_mask", "share": 0.1}
+    made = recipe(task, objective="descent_to_delete", lr=1e-3, steps=2, transforms=[mask], options={"sigma": 0.1})
+    unlearner = unlearn(trained(task), task, made)
+    opened = unlearner.transforms[0].masks
+    for name, value in unlearner.changed().items():
+        moved = value != unlearner.originals[name]
+        assert not moved[~opened[name]].any(), name
+    assert any((v != unlearner.originals[n]).any() for n, v in unlearner.changed().items())
+
+
+@pytest.mark.parametrize("transform", ["gu", "saliency_mask"])
+def test_transforms_that_need_the_models_own_weights_refuse_added_ones(transform):
+    task = edge_task()
+    made = recipe(task, objective="gnndelete", steps=2, transforms=[{"name": transform}])
+    with pytest.raises(ConfigError, match=f"{transform!r} takes gradients of the model's own weights.*'gnndelete'"):
+        Unlearner(trained(task), task, made)
+
+
+def test_a_retain_part_without_gradient_is_said_aloud():
+    task = edge_task()
+    made = recipe(task, objective="d2dgn", steps=3, options={"alpha": 0.0}, transforms=[{"name": "gu"}])
+    with pytest.warns(UserWarning, match="'gu' protects nothing"):
+        unlearn(trained(task), task, made)
+
+
 def test_a_graph_method_refuses_other_tasks(task, model):
     for objective in ("d2dgn", "gnndelete", "utu"):
         with pytest.raises(ConfigError, match="works on graph models"):

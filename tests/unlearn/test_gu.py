@@ -46,6 +46,18 @@ def copies(unlearner):
     return {n: p.detach().clone() for n, p in unlearner._set.trained.items()}
 
 
+@pytest.mark.parametrize("mode", ["null", "cone"])
+@pytest.mark.parametrize("metric", ["adam", "identity"])
+def test_around_plain_sgd(make, mode, metric):
+    """SGD has no denominators: the metric is the identity, and no covector's loss rises to first order."""
+    made = dataclasses.replace(recipe("grad_diff", mode=mode, metric=metric, lr=1e-3), optimizer="sgd")
+    unlearner = Unlearner(make.model(), make.task(), made)
+    before = copies(unlearner)
+    logged = unlearner.step()
+    assert set(logged) >= {"gu_entanglement", "gu_conflict", "gu_covectors"}
+    assert max(slopes(unlearner, moved(unlearner, before))) <= 1e-3 * logged["grad_norm"]
+
+
 def retain_loss(model, items):
     return float(cross_entropy(model, items).detach())
 
@@ -151,7 +163,8 @@ def test_accumulating_a_batch_in_pieces_gives_the_same_steps(make, mode, monkeyp
 def test_with_nothing_to_project_it_is_what_it_wraps_bit_by_bit(make, mode):
     """A retain part that weighs nothing gives no covector, so every step is that of the objective alone."""
     made = recipe("grad_diff", options={"alpha": 1e-12}, mode=mode, source="objective", steps=4, lr=1e-3)
-    unlearner = unlearn(make.model(), make.task(), made)
+    with pytest.warns(UserWarning, match="'gu' protects nothing"):
+        unlearner = unlearn(make.model(), make.task(), made)
     assert not len(of(unlearner).covectors)
     base = unlearn(make.model(), make.task(), without(made)).changed()
     assert all(torch.equal(tensor, base[n]) for n, tensor in unlearner.changed().items())
@@ -315,9 +328,9 @@ def test_half_precision_weights(make):
     model = make.model()
     model.module.bfloat16()
     for mode in ("null", "cone"):
-        changed = unlearn(
-            model, make.task(), recipe(mode=mode, trainable=Trainable(layers=(0, 1), modules=("mlp_out",)))
-        ).changed()
+        made = recipe(mode=mode, trainable=Trainable(layers=(0, 1), modules=("mlp_out",)))
+        with pytest.warns(UserWarning, match="in bfloat16"):
+            changed = unlearn(model, make.task(), made).changed()
         assert all(v.dtype == torch.bfloat16 and bool(torch.isfinite(v).all()) for v in changed.values())
 
 

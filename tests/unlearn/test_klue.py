@@ -113,6 +113,14 @@ def test_the_control_trains_as_many_other_neurons_in_the_same_layers():
     assert sum(int(m.sum()) for m in control.masks.values()) == sum(int(m.sum()) for m in klue.masks.values())
 
 
+def test_the_chosen_neurons_and_their_scores_are_saved():
+    run = Unlearner(knowing(), TASK, recipe(KLUE))
+    chosen, score, superficial = run.tables()
+    assert chosen.values.sum() == len(run.transforms[0].neurons)
+    assert (score.name, superficial.name) == ("neurons.klue", "neurons.superficial")
+    assert score.values[chosen.values == 1].min() >= score.values[chosen.values == 0].max()
+
+
 def test_only_blocks_whose_weights_are_trained_are_candidates():
     run = Unlearner(knowing(), TASK, recipe({**KLUE, "ratio": 0.5}, trainable={**DOWN, "layers": [1, 2]}))
     assert set(run.transforms[0].neurons.by_layer) <= {1, 2}
@@ -154,6 +162,7 @@ def test_killed_and_resumed_is_bitwise_uninterrupted(name, tmp_path):
     while not second.done:
         second.step()
     assert second.step_index == whole.step_index > 3
+    assert second.transforms[0].neurons.by_layer == whole.transforms[0].neurons.by_layer
     expected = whole.changed()
     assert all(torch.equal(value, expected[key]) for key, value in second.changed().items())
 

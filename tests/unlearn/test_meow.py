@@ -332,7 +332,7 @@ def test_facts_from_a_file_are_checked_too(task, make, tmp_path):
         ({"source": "file"}, "options.file goes with"),
         ({"forms": ("surely",)}, "must hold {answer}"),
         ({"source": "writer", "writer": "x", "writer_template": "write"}, "must hold {question} and {answer}"),
-        ({"gamma": 0.0}, "nothing is forgotten"),
+        ({"gamma": 0.0, "alpha": 1.0}, "nothing is forgotten"),
         ({"memo": {"stride": 0}}, "memo.stride is 0"),
         ({"memo": {"strides": 5}}, "nearest: stride"),
     ],

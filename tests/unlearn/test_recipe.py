@@ -67,12 +67,27 @@ def test_every_objective_round_trips(name, steps, lr, betas, lora):
         ({"objective": "sae_guided", "options": {"loss": "push", "basis": "pca"}}, "'push' selects latents"),
         ({"objective": "sae_guided", "options": {"loss": "literal", "target": "mmd"}}, "has no 'mmd' version"),
         ({"objective": "rmu", "options": {"layer": -1}}, "options.layer is -1"),
+        ({"objective": "npo", "optimizer": "adam"}, "recipe.optimizer is 'adam'; nearest: adamw"),
+        ({"objective": "npo", "lr": float("inf")}, "recipe.lr is inf"),
+        ({"objective": "npo", "options": {"gamma": 0.0, "alpha": 0.0}}, "nothing is trained"),
+        (
+            {"objective": "sae_guided", "options": {"latents": "selected", "basis": "pca"}},
+            "'selected' goes by how often",
+        ),
     ],
 )
 def test_errors_name_the_field_and_the_fix(data, said):
     with pytest.raises(ConfigError, match=r"recipe|options|stop|trainable|objective|sampler|transform") as caught:
         Recipe.from_dict(data)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("sampler", ["random", "sequential", "cyclic", "modular", "balanced"])
+def test_another_sampler_brings_its_own_options(sampler, model):
+    """The tuned table of ``sae_guided`` has options of the sampler ``paired``."""
+    assert default_recipe("sae_guided", model).sampler_options.by_kind
+    made = default_recipe("sae_guided", model, overrides={"sampler": sampler})
+    assert made.sampler == sampler
 
 
 def test_learning_rate_schedule():

@@ -4,6 +4,7 @@ import torch
 from interp_unlearn._core import ConfigError
 from interp_unlearn.unlearn import Recipe, Trainable, Unlearner
 from interp_unlearn.unlearn._trainable import select
+from interp_unlearn.zoo import open_model
 
 
 def names(model, **policy):
@@ -61,6 +62,23 @@ def test_lora_leaves_the_module_tree_alone_and_merges(model, task, make):
     assert torch.equal(other(prompt), model(prompt))
     unlearner.restore()
     assert all(torch.equal(p, original[n]) for n, p in model.module.named_parameters())
+
+
+def test_lora_over_everything_takes_the_linear_layers(model, task):
+    unlearner = Unlearner(model, task, Recipe("ga", trainable=Trainable(lora_rank=2), steps=1, lr=1e-2))
+    unlearner.step()
+    changed = {n for n, p in unlearner.changed().items() if not torch.equal(p, unlearner.originals[n])}
+    linear = {f"{n}.weight" for n, m in model.module.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert set(unlearner.originals) == linear
+    assert changed
+    assert "model.embed_tokens.weight" not in linear
+
+
+@pytest.mark.parametrize("policy", [{"layers": (0, 1)}, {"modules": ("mlp_out",)}])
+def test_blocks_of_what_is_no_language_model_are_refused(policy):
+    plain = open_model(torch.nn.Sequential(torch.nn.Linear(3, 3)), language=False)
+    with pytest.raises(ConfigError, match=r"trainable\.(layers|modules) = .*decoder language model.*'0\.weight'"):
+        names(plain, **policy)
 
 
 def test_lora_needs_a_linear_layer(model, task):

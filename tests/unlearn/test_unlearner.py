@@ -12,7 +12,7 @@ from interp_unlearn._core import (
     read_tensors,
     write_tensors,
 )
-from interp_unlearn.unlearn import Recipe, Stop, Trainable, Unlearner, unlearn
+from interp_unlearn.unlearn import Recipe, Stop, Trainable, Transform, Unlearner, unlearn
 
 LOW = Trainable(layers=(0, 1), modules=("mlp_out", "attn_out"))
 TOP = Trainable(layers=(1, 1), modules=("mlp_out",))
@@ -141,9 +141,10 @@ def test_divergence_keeps_the_last_weights_with_a_finite_loss(make):
 
 def test_an_empty_forget_set_is_refused(make, model):
     task = dataclasses.replace(make.task(), forget_train=dataclasses.replace(make.task().forget_train, prompts=()))
-    for name in ("ga", "grad_diff", "npo", "rmu"):
+    scaled = Recipe("rmu", options={"scale": "norm"}, trainable=TOP)
+    for recipe in (Recipe("ga"), Recipe("grad_diff"), Recipe("npo"), Recipe("rmu"), scaled):
         with pytest.raises(DataError, match="forget set is empty"):
-            Unlearner(model, task, Recipe(name))
+            Unlearner(model, task, recipe)
     nobody = dataclasses.replace(task, target_entities=())
     with pytest.raises(DataError, match="forget set is empty"):
         Unlearner(model, nobody, Recipe("sae_guided"), make.sae())
@@ -184,9 +185,55 @@ def test_stop_rule(make, model):
 def test_a_stop_rule_that_cannot_work_is_refused(make, model):
     with pytest.raises(ConfigError, match=r"recipe\.stop\.below is missing"):
         Unlearner(model, make.task(), Recipe("ga", stop=Stop("forget_nll")))
-    unlearner = Unlearner(model, make.task(), Recipe("ga", stop=Stop("nll", below=0.0), trainable=LOW))
-    with pytest.raises(ConfigError, match="logs loss, forget_nll"):
+    stop = Stop("forget_nl", below=0.0, min_steps=2)
+    unlearner = Unlearner(model, make.task(), Recipe("ga", stop=stop, trainable=LOW))
+    unlearner.step()
+    with pytest.raises(ConfigError, match=r"nearest: forget_nll.*in 2 steps .* logged only forget_nll, loss"):
         unlearner.step()
+
+
+def test_a_term_that_some_steps_log_may_stop_the_run(make, model):
+    """SCRUB's steps take turns, so each term is there every other time; smoothing counts the steps that log it."""
+    stop = Stop("retain_nll", below=100.0, min_steps=4, smoothing=0.5)
+    recipe = Recipe("scrub", options={"max_steps": 8}, steps=9, trainable=LOW, lr=1e-4, stop=stop)
+    unlearner = Unlearner(model, make.task(), recipe)
+    while not unlearner.done:
+        unlearner.step()
+    assert unlearner.stopped_early
+    assert unlearner.step_index == 4
+    tensors, facts = unlearner.state()
+    assert facts["seen"] == 2
+    again = Unlearner(make.model(), make.task(), recipe)
+    again.load_state(tensors, facts)
+    assert again.state()[1] == facts
+
+
+def test_a_gradient_that_is_not_finite_keeps_the_weights_it_was_taken_at(make):
+    unlearner = Unlearner(make.model(), make.task(), dataclasses.replace(RECIPES["ga"], trainable=LOW))
+    for _ in range(3):
+        unlearner.step()
+    kept = unlearner.changed()
+
+    class Broken(Transform):
+        def __call__(self, grads, ctx):
+            return {name: torch.full_like(g, float("nan")) for name, g in grads.items()}
+
+    unlearner.transforms.append(Broken(None))
+    with pytest.raises(TrainingDivergedError, match=r"gradient is nan at step 3 .*the weights after step 2"):
+        unlearner.step()
+    assert all(torch.equal(value, kept[name]) for name, value in unlearner.changed().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_training_in_half_precision_is_said_aloud(make, model, dtype):
+    model.module.to(dtype)
+    with pytest.warns(UserWarning, match=f"are in {str(dtype)[6:]}, in which most updates .* round to nothing"):
+        Unlearner(model, make.task(), Recipe("ga", trainable=LOW))
+
+
+def test_two_saes_at_one_site_are_refused(make, model):
+    with pytest.raises(ConfigError, match="one SAE for each site"):
+        Unlearner(model, make.task(), Recipe("sae_guided", trainable=LOW), [make.sae(), make.sae()])
 
 
 def test_eval_schedule(make, model):

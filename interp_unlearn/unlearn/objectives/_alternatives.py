@@ -91,23 +91,27 @@ def _find(ctx: Context, forget: Sequence[QA], options: AlternativeOptions) -> li
                 "the tokenizer cannot write any of the built-in refusals without unknown tokens; set options.answers "
                 "to 'swaps', or give your own sentences as options.answers_file"
             )
-    return [swaps(prompt) for prompt in prompts]
+    return [wrong_options(prompt) for prompt in prompts]
 
 
-def swaps(prompt: Prompt) -> tuple[str, ...]:
+def wrong_options(prompt: Prompt) -> tuple[str, ...]:
     """Wrong answers of the same relation and type.
 
     Raises:
         DataError: If the world knows no other answer.
     """
-    right = {prompt.answer.casefold(), *(a.casefold() for a in prompt.also)}
-    wrong = tuple(o for o in prompt.options if o.casefold() not in right)
+    wrong = tuple(o for o in prompt.options if not _is_right(o, prompt))
     if not wrong:
         raise DataError(
             f"the world has no other answer of the same type for {prompt.text!r}; set options.answers to 'refusals', "
             "or give answers as options.answers_file"
         )
     return wrong
+
+
+def _is_right(answer: str, prompt: Prompt) -> bool:
+    """Whether ``answer`` is one of the prompt's right answers, whatever the case."""
+    return answer.strip().casefold() in {a.strip().casefold() for a in (prompt.answer, *prompt.also)}
 
 
 def writable(model: HookedModel, texts: Iterable[str]) -> tuple[str, ...]:
@@ -123,7 +127,8 @@ def read_answers(path: Path, prompts: Sequence[Prompt]) -> list[tuple[str, ...]]
 
     Raises:
         FileFormatError: If the file is missing, of another kind, is not UTF-8 text, or a record lacks a field.
-        DataError: If an answer is blank, a right answer is offered as the other one, or a question has none.
+        DataError: If an answer is blank, a record offers a right answer as the other one, or a question has none (from
+            a ``.txt`` file, right answers are left out of the question they belong to).
     """
     if not path.is_file():
         raise FileFormatError(f"options.answers_file: {path} does not exist")
@@ -134,7 +139,14 @@ def read_answers(path: Path, prompts: Sequence[Prompt]) -> list[tuple[str, ...]]
             f"options.answers_file: {path} is neither .txt (one answer a line) nor .jsonl (one record a line); "
             "a table's header and quotes would be trained on"
         )
-    return [read_lines(path, "answer")] * len(prompts)
+    lines = read_lines(path, "answer")
+    found = [tuple(line for line in lines if not _is_right(line, prompt)) for prompt in prompts]
+    for prompt, answers in zip(prompts, found, strict=True):
+        if not answers:
+            raise DataError(
+                f"{path} holds nothing but right answers to {prompt.text!r}, which are to be forgotten; add others"
+            )
+    return found
 
 
 def _per_question(path: Path, prompts: Sequence[Prompt]) -> list[tuple[str, ...]]:
@@ -154,8 +166,8 @@ def _per_question(path: Path, prompts: Sequence[Prompt]) -> list[tuple[str, ...]
         answers = found.get(prompt.text)
         if not answers:
             raise DataError(f"{path} has no other answer for the question {prompt.text!r}; add a record for it")
-        right = next((a for a in answers if a.casefold() == prompt.answer.casefold()), None)
+        right = next((a for a in answers if _is_right(a, prompt)), None)
         if right is not None:
-            raise DataError(f"{path} offers {right!r} for {prompt.text!r}, which is the answer to be forgotten")
+            raise DataError(f"{path} offers {right!r} for {prompt.text!r}, which is an answer to be forgotten")
         out.append(tuple(answers))
     return out

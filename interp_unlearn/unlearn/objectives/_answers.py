@@ -173,6 +173,11 @@ def answer_tokens(
     return AnswerTokens(logits, encoded.batch.tokens[rows, columns], rows, len(asked))
 
 
+def kl(before: Float[Tensor, "n c"], now: Float[Tensor, "n c"]) -> Float[Tensor, ""]:
+    """Mean over rows of ``KL(before || now)`` of two tables of log-probabilities, in nats."""
+    return (before.exp() * (before - now)).sum(-1).mean()
+
+
 def cross_entropy(model: HookedModel, items: Sequence[Asked]) -> Float[Tensor, ""]:
     """Mean negative log-likelihood over all answer tokens of the batch, in nats per token."""
     return -answer_tokens(model, items).logprobs().mean()
@@ -191,6 +196,24 @@ def reference_logprobs(model: HookedModel, items: Sequence[Asked]) -> Float[Tens
     return torch.cat([summed_logprobs(model, chunk) for chunk in chunks])
 
 
+def check_budget(size: int, budget_gb: float, at: str) -> None:
+    """Refuse cached references of more than ``budget_gb`` gigabytes.
+
+    Args:
+        size: Bytes so far.
+        budget_gb: Option ``reference_gb`` of the objective.
+        at: How far the caching came, for the message.
+
+    Raises:
+        ConfigError: If they are too large.
+    """
+    if size > budget_gb * 1e9:
+        raise ConfigError(
+            f"cached references take more than options.reference_gb = {budget_gb:g} GB at {at}; "
+            "raise it, or use fewer questions or text windows"
+        )
+
+
 @torch.no_grad()
 def reference_logits(model: HookedModel, items: Sequence[Asked], budget_gb: float) -> list[Float[Tensor, "n vocab"]]:
     """The logits that predict each item's answer tokens now, one tensor per item, to be kept as references.
@@ -203,11 +226,6 @@ def reference_logits(model: HookedModel, items: Sequence[Asked], budget_gb: floa
     for start in range(0, len(items), REFERENCE_BATCH):
         tokens = answer_tokens(model, items[start : start + REFERENCE_BATCH])
         size += tokens.logits.nbytes
-        if size > budget_gb * 1e9:
-            part = f"{len(kept) + tokens.n_rows} of {len(items)} answers"
-            raise ConfigError(
-                f"cached references take more than options.reference_gb = {budget_gb:g} GB at {part}; "
-                "raise it, or use fewer questions or text windows"
-            )
+        check_budget(size, budget_gb, f"{len(kept) + tokens.n_rows} of {len(items)} answers")
         kept += [tokens.logits[tokens.rows == row].clone() for row in range(tokens.n_rows)]
     return kept

@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from interp_unlearn.hooked import HookedModel, tap
 from interp_unlearn.unlearn._protocols import Context
+from interp_unlearn.unlearn.objectives._answers import kl
 from interp_unlearn.worlds import GraphTask, labelled_task
 
 
@@ -49,8 +50,7 @@ def kl_classes(teacher: Float[Tensor, "n c"], student: Float[Tensor, "n c"]) -> 
         t, s = teacher[:, 1] - teacher[:, 0], student[:, 1] - student[:, 0]
         p = t.sigmoid()
         return (p * (logsigmoid(t) - logsigmoid(s)) + (1 - p) * (logsigmoid(-t) - logsigmoid(-s))).mean()
-    log_t, log_s = teacher.log_softmax(-1), student.log_softmax(-1)
-    return (log_t.exp() * (log_t - log_s)).sum(-1).mean()
+    return kl(teacher.log_softmax(-1), student.log_softmax(-1))
 
 
 def squared_error(one: Float[Tensor, "n d"], other: Float[Tensor, "n d"]) -> Float[Tensor, ""]:

@@ -12,8 +12,8 @@ from torch import Tensor
 from interp_unlearn.hooked import HookedModel, answer_logits
 from interp_unlearn.unlearn._prefix import Prefix
 from interp_unlearn.unlearn._protocols import Item
-from interp_unlearn.unlearn.objectives._answers import QA, encode, questions
-from interp_unlearn.unlearn.objectives._reads import Read, encode_texts, inner_mask, padded, reference_hidden
+from interp_unlearn.unlearn.objectives._answers import QA, encode, kl, questions
+from interp_unlearn.unlearn.objectives._reads import Read, encode_texts, padded, reference_hidden
 from interp_unlearn.unlearn.objectives._spaces import Space
 from interp_unlearn.worlds._types import Task
 
@@ -56,7 +56,7 @@ class LatentRetain:
     def add(self, read: Read, values: Mapping[str, Tensor], kind: str) -> None:
         """Take a read with its original activations (all positions)."""
         if self.everywhere or read.column < 0:
-            columns = inner_mask(padded(self.model, [read]))[0].nonzero()[:, 0].tolist()
+            columns = padded(self.model, [read]).mask("inner")[0].nonzero()[:, 0].tolist()
         else:
             columns = [column for _, column in read.slots()]
         if not columns:
@@ -124,4 +124,4 @@ class OutputRetain:
         """Mean divergence per answer token, in nats."""
         now = self._log_probs([self.questions[i] for i in indices])
         before = torch.cat([self.references[i] for i in indices])
-        return (before.exp() * (before - now)).sum(-1).mean()
+        return kl(before, now)

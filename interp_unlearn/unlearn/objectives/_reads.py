@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from interp_unlearn._core import DataError
@@ -84,11 +83,12 @@ def encode_reads(model: HookedModel, prompts: Sequence[Mention | Prompt]) -> lis
 
 
 def encode_texts(model: HookedModel, texts: Sequence[str], tokens: int) -> list[Read]:
-    """The first ``tokens`` tokens of each text, without a name."""
+    """The first ``tokens`` tokens of each text (fewer where the model's context is shorter), without a name."""
     if not texts or model.tokenizer is None:
         return []
     encoded = model.tokenizer(list(texts), add_special_tokens=True)["input_ids"]
-    return [Read("", "", tuple(row[:tokens]), -1) for row in encoded if len(row) > 1]
+    most = min(tokens, model.lm.n_ctx or tokens)
+    return [Read("", "", tuple(row[:most]), -1) for row in encoded if len(row) > 1]
 
 
 def without_first_token(groups: Sequence[Sequence[Read]]) -> list[list[Read]]:
@@ -139,8 +139,3 @@ def reference_hidden(model: HookedModel, reads: Sequence[Read], sites: Sequence[
         for row, i in enumerate(index):
             out[i] = {site: value[row, : len(reads[i].ids)].clone() for site, value in values.items()}
     return out
-
-
-def inner_mask(batch: Batch) -> Bool[Tensor, "batch pos"]:
-    """Positions that count: no padding, no special token, not the first token (its activation is massive)."""
-    return batch.mask("inner")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._protocols import Context, Draw, Item, Part
-from interp_unlearn.unlearn.objectives._answers import answer_tokens, cross_entropy, reference_logits, retain_items
+from interp_unlearn.unlearn.objectives._answers import answer_tokens, cross_entropy, kl, reference_logits, retain_items
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,13 @@ class PoolOptions:
 
     Attributes:
         gamma: Weight of the forget term.
-        alpha: Weight of the retain term; 0 removes every dependence on retain data.
+        alpha: Weight of the retain term; 0 removes every dependence on retain data (but see PDU, whose weight grows,
+            and SCRUB, whose ``beta`` term stays).
         text_windows: Windows of ``task.text_train`` added to the retain questions.
         text_tokens: Longest window, in tokens.
     """
+
+    WEIGHTS: ClassVar[tuple[str, ...]] = ("gamma", "alpha")
 
     gamma: float = 1.0
     alpha: float = 1.0
@@ -32,6 +35,11 @@ class PoolOptions:
     def __post_init__(self) -> None:
         require(self.gamma >= 0, f"options.gamma is {self.gamma}; use 0 or a positive weight")
         require(self.alpha >= 0, f"options.alpha is {self.alpha}; use 0 or a positive weight")
+        require(
+            any(getattr(self, name) > 0 for name in self.WEIGHTS),
+            f"{' and '.join(f'options.{name}' for name in self.WEIGHTS)} are all 0, so nothing is trained; give one "
+            "of them a weight",
+        )
         require(self.text_windows >= 0, f"options.text_windows is {self.text_windows}; use 0 or a number of windows")
         require(self.text_tokens >= 2, f"options.text_tokens is {self.text_tokens}; use at least 2")
 
@@ -43,7 +51,7 @@ class RetainOptions(PoolOptions):
     Attributes:
         retain_loss: ``nll``: cross-entropy of the retain answers; ``kl``: divergence from the original model's
             distribution at the retain answers' tokens, ``KL(p_0 || p)``.
-        reference_gb: Largest size of cached reference distributions; the run is refused beyond it.
+        reference_gb: Largest size of the cached reference distributions of a side; the run is refused beyond it.
     """
 
     retain_loss: Literal["nll", "kl"] = "nll"
@@ -82,5 +90,5 @@ class Retain:
         else:
             before = torch.cat([self.references[i] for i in draw.retain])
             now = answer_tokens(self.model, items).logits.log_softmax(-1)
-            loss, term = (before.exp() * (before - now)).sum(-1).mean(), "retain_kl"
+            loss, term = kl(before, now), "retain_kl"
         yield Part("retain", self.alpha * loss, {term: float(loss.detach())})

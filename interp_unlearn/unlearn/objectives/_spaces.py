@@ -59,7 +59,7 @@ def sites_of(model: HookedModel, basis: Basis, layers: Sequence[int], saes: Mapp
     if not saes:
         fix = "; load one with load_sae" if basis in ("sae", "random") else ", or set options.layers"
         raise ConfigError(f"objective 'sae_guided' with basis {basis!r} needs an SAE: give sae=…{fix}")
-    if basis == "sae" and layers:
+    if layers:
         at = {model.sites[site].layer for site in saes}
         if set(layers) - at:
             raise ConfigError(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from interp_unlearn.hooked import fresh_copy, wrap
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw
-from interp_unlearn.unlearn.objectives._answers import answer_tokens, reference_logits
+from interp_unlearn.unlearn.objectives._answers import answer_tokens, kl, reference_logits
 from interp_unlearn.unlearn.objectives._forget_retain import ForgetRetain
 from interp_unlearn.unlearn.objectives._retain import RetainOptions
 
@@ -38,8 +38,7 @@ class BadTeachingOptions(RetainOptions):
 
 def kl_to(target: Float[Tensor, "n c"], logits: Float[Tensor, "n c"]) -> Float[Tensor, ""]:
     """Mean ``KL(softmax(target) || softmax(logits))``, in nats."""
-    goal = target.log_softmax(-1)
-    return (goal.exp() * (goal - logits.log_softmax(-1))).sum(-1).mean()
+    return kl(target.log_softmax(-1), logits.log_softmax(-1))
 
 
 @OBJECTIVES.register("bad_teaching")

@@ -30,7 +30,7 @@ from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._prefix import Prefix
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw, Item, Objective, Part, Pools
 from interp_unlearn.unlearn.objectives._latent_use import LatentUse, forget_reads, latent_use, retain_reads
-from interp_unlearn.unlearn.objectives._reads import Read, encode_reads, inner_mask, padded, reference_hidden
+from interp_unlearn.unlearn.objectives._reads import Read, encode_reads, padded, reference_hidden
 from interp_unlearn.unlearn.objectives._spaces import check_sae
 
 
@@ -149,7 +149,7 @@ class CRISP(Objective):
         return Pools(tuple(Item(kind="target") for _ in self.reads), tuple(Item(kind=kept.kind) for kept in self.kept))
 
     def _counted(self, reads: Sequence[Read]) -> Bool[Tensor, "batch pos"]:
-        return inner_mask(padded(self.model, reads))
+        return padded(self.model, reads).mask("inner")
 
     def _original(self, reads: Sequence[Read], sites: Sequence[str]) -> tuple[list[dict[str, Tensor]], list[Tensor]]:
         """Original activations at counted tokens by site, and what enters the first trained block."""
@@ -203,7 +203,7 @@ class CRISP(Objective):
         starts = [self.starts[i] for i in indices] if self.starts else []
         batch = padded(self.model, reads)
         values = self.prefix.hidden(batch, self.sites, starts)
-        counted = inner_mask(batch)
+        counted = batch.mask("inner")
         losses = []
         for layer in self.layers:
             h = values[layer.site][counted]
@@ -217,6 +217,6 @@ class CRISP(Objective):
         starts = [self.kept_starts[i] for i in indices] if self.kept_starts else []
         batch = padded(self.model, reads)
         values = self.prefix.hidden(batch, sites, starts)
-        counted = inner_mask(batch)
+        counted = batch.mask("inner")
         before = {site: torch.cat([self.kept[i].values[site] for i in indices]) for site in sites}
         return torch.stack([(values[s][counted] - before[s]).square().mean() for s in sites]).mean()

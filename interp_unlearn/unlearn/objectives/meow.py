@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from interp_unlearn.hooked import AnswerBatch, HookedModel, answer_logits, batch
 from interp_unlearn.metrics import MemoConfig, MemoScores, memo
 from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw, Item, Objective, Part, Pools
-from interp_unlearn.unlearn.objectives._answers import QA, encode
+from interp_unlearn.unlearn.objectives._answers import QA, check_budget, encode, kl
 from interp_unlearn.unlearn.objectives._inverted import (
     Select,
     Truths,
@@ -64,6 +64,8 @@ class MEOWOptions(RetainOptions):
         end_token: Whether the end-of-text token after the answer is trained too, as the published code does.
         kl: Weight of the divergence from the original model on the inverted sequences' answer tokens.
     """
+
+    WEIGHTS: ClassVar[tuple[str, ...]] = ("gamma", "alpha", "kl")
 
     alpha: float = 0.0
     source: Literal["swap", "writer", "both", "file"] = "swap"
@@ -135,7 +137,11 @@ class MEOW(Objective):
         ]
         self.references: list[list[Tensor]] = []
         if self.options.kl:
-            self.references = [[self._log_probs([qa])[1] for qa in items] for items in self.items]
+            size = 0
+            for i, items in enumerate(self.items, 1):
+                self.references.append([self._log_probs([qa])[1] for qa in items])
+                size += sum(kept.nbytes for kept in self.references[-1])
+                check_budget(size, self.options.reference_gb, f"{i} of {len(self.items)} questions")
         self.retain = Retain(ctx, self.options)
         items = tuple(Item(p.entity, p.relation, "inverted", question=p) for p in prompts)
         return Pools(items, self.retain.pool)
@@ -222,7 +228,7 @@ class MEOW(Objective):
         loss, terms = options.gamma * nll, {"inverted_nll": float(nll.detach())}
         if options.kl:
             before = torch.cat([self.references[q][c] for q, c in where])
-            divergence = (before.exp() * (before - now)).sum(-1).mean()
+            divergence = kl(before, now)
             loss, terms = loss + options.kl * divergence, {**terms, "inverted_kl": float(divergence.detach())}
         yield Part("forget", loss, terms)
         yield from self.retain.parts(draw)

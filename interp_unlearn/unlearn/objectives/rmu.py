@@ -86,9 +86,10 @@ class RMU(Objective):
         self.forget = questions(ctx.task.forget_train.prompts)
         windows, tokens = options.text_windows, options.text_tokens
         self.retain = retain_questions(model, ctx.task, windows, tokens) if options.alpha else []
+        if not self.forget:
+            return Pools(())
         self.prefix = Prefix(model, ctx.trained, [self.site])
-        if self.forget:
-            self.prefix.learn(encode(model, self.forget[:1]).batch)
+        self.prefix.learn(encode(model, self.forget[:1]).batch)
         self.starts = {id(q): self._start(q) for q in (*self.forget, *self.retain)} if self.prefix.site else {}
         self.references = [self._hidden([q])[0][0].detach() for q in self.retain]
         direction = torch.rand(model.lm.d_model, generator=generator(ctx.seed, "rmu"))
@@ -112,7 +113,7 @@ class RMU(Objective):
 
     def _median_norm(self) -> float:
         norms = [h[mask.bool()].norm(dim=-1) for h, mask in (self._hidden([q]) for q in self.forget)]
-        return float(torch.cat(norms).median()) if norms else 1.0
+        return float(torch.cat(norms).median())
 
     def parts(self, draw: Draw) -> Iterator[Part]:
         """Steer, then hold; neither runs above the layer."""

@@ -127,6 +127,11 @@ class SAEGuidedOptions:
             f"options.loss = 'push' selects latents by how often they fire, which basis {self.basis!r} does not "
             "have; use 'attract'",
         )
+        require(
+            not (self.latents == "selected" and self.basis in ("residual", "pca")),
+            f"options.latents = 'selected' goes by how often latents fire, which basis {self.basis!r} does not have; "
+            "use 'all'",
+        )
 
 
 @OBJECTIVES.register("sae_guided")

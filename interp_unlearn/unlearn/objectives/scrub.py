@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -39,6 +40,8 @@ class SCRUBOptions(PoolOptions):
         max_steps: Steps of the first phase, in which every other step maximises; 0 never maximises.
         reference_gb: Largest size of the cached original distributions.
     """
+
+    WEIGHTS: ClassVar[tuple[str, ...]] = ("gamma", "alpha", "beta")
 
     beta: float = 1.0
     max_steps: int = 20
@@ -68,8 +71,8 @@ class SCRUB(Objective):
         options, self.model = self.options, ctx.model
         self.forget: list[Asked] = forget_items(ctx)
         self.retain: list[Asked] = retain_items(ctx.model, ctx.any_task, options.text_windows, options.text_tokens)
-        self.forget_teacher = reference_logits(ctx.model, self.forget, options.reference_gb)
-        self.retain_teacher = reference_logits(ctx.model, self.retain, options.reference_gb)
+        teacher = reference_logits(ctx.model, [*self.forget, *self.retain], options.reference_gb)
+        self.forget_teacher, self.retain_teacher = teacher[: len(self.forget)], teacher[len(self.forget) :]
         return Pools(tuple(i.item for i in self.forget), tuple(i.item for i in self.retain))
 
     def parts(self, draw: Draw) -> Iterator[Part]:

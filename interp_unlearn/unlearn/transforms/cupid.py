@@ -305,7 +305,8 @@ class CUPID(Transform):
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `state` returned."""
-        self.kept = {name.removeprefix("along/"): g for name, g in tensors.items()} or None
+        along = {name.removeprefix("along/"): g for name, g in tensors.items()}
+        self.kept = {name: g.to(self.model.device) for name, g in along.items()} or None
 
 
 def rank_checks(rise: np.ndarray, norm: np.ndarray, loss: np.ndarray, conflicting: np.ndarray) -> dict[str, float]:

@@ -31,7 +31,7 @@ from torch import Tensor
 from interp_unlearn._core import ConfigError, DataError
 from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._pools import check_apart
-from interp_unlearn.unlearn._protocols import TRANSFORMS, Context, StepContext, Transform
+from interp_unlearn.unlearn._protocols import TRANSFORMS, Context, StepContext, Transform, check_own_weights
 from interp_unlearn.unlearn.objectives._answers import Asked, cross_entropy, retain_items
 from interp_unlearn.unlearn.samplers.paired import shuffled
 from interp_unlearn.unlearn.transforms._cone import independent, multipliers
@@ -56,7 +56,7 @@ class GUOptions:
         refresh_every: A new covector every so many steps.
         source: Whose gradient a covector is: the objective's retain part, GU's own answer loss (``nll``), or ``auto``:
             the objective's if it has a retain part.
-        metric: ``adam``: the optimiser's denominators (all 1 before its first step); ``identity``: all 1.
+        metric: ``adam``: the optimiser's denominators (all 1 before its first step, and with SGD); ``identity``: all 1.
         floor: Smallest denominator, relative to their root mean square, so that coordinates which had no gradient so
             far (LoRA's A) do not take the whole projection.
         tolerance: ``null``: a covector with less of its length outside the span of newer ones is left out.
@@ -144,6 +144,8 @@ class GU(Transform):
             )
         if self.own:
             check_apart(ctx.any_task)
+            if not ctx.recipe.trainable.lora_rank:  # LoRA factors are in place during a step, which is when GU asks
+                check_own_weights(ctx, "gu")
         self.covectors = Covectors(ctx.trained, options.rank)
         self.last: dict[str, float] = {}
         self._warned = False
@@ -163,6 +165,11 @@ class GU(Transform):
             forget, retain = length(ctx.sides["forget"]), length(ctx.sides["retain"])
             if retain > NEGLIGIBLE * forget:  # a term that holds something starts at 0, give or take rounding
                 self.covectors.push(ctx.sides["retain"])
+            elif ctx.step >= self.options.refresh_every and not len(self.covectors):
+                self._say_once(
+                    f"transform 'gu' protects nothing: the objective's retain part has had no gradient in "
+                    f"{ctx.step + 1} steps; set gu.source to 'nll', or give the retain part a weight"
+                )
             return
         with torch.enable_grad():
             loss = cross_entropy(self.model, self._drawn(ctx.step))
@@ -172,17 +179,17 @@ class GU(Transform):
 
     def _inverse_metric(self, ctx: StepContext) -> dict[str, Tensor]:
         """Diagonal of P: ``1 / h``, with h as in AdamW and not below the floor."""
-        beta2 = ctx.optimizer.param_groups[0]["betas"][1]
-        eps = ctx.optimizer.param_groups[0]["eps"]
+        group = ctx.optimizer.param_groups[0]
+        states = {name: ctx.optimizer.state.get(p, {}) for name, p in ctx.trained.items()}
+        has_denominators = "betas" in group and all("exp_avg_sq" in state for state in states.values())
+        if self.options.metric == "identity" or not has_denominators:  # SGD has none, AdamW none before its first step
+            return {n: torch.ones(p.shape, device=p.device) for n, p in ctx.trained.items()}
         denominators, square, count = {}, 0.0, 0
-        for name, parameter in ctx.trained.items():
-            state = ctx.optimizer.state.get(parameter, {})
-            if self.options.metric == "identity" or "exp_avg_sq" not in state:
-                return {n: torch.ones(p.shape, device=p.device) for n, p in ctx.trained.items()}
-            second = state["exp_avg_sq"].float() / (1 - beta2 ** float(state["step"]))
+        for name, state in states.items():
+            second = state["exp_avg_sq"].float() / (1 - group["betas"][1] ** float(state["step"]))
             square += float(second.double().sum())
             count += second.numel()
-            denominators[name] = second.sqrt_().add_(eps)
+            denominators[name] = second.sqrt_().add_(group["eps"])
         floor = self.options.floor * (square / count) ** 0.5
         return {name: h.clamp_(min=floor).reciprocal_() for name, h in denominators.items()}
 
@@ -190,6 +197,7 @@ class GU(Transform):
 
     def __call__(self, grads: dict[str, Tensor], ctx: StepContext) -> dict[str, Tensor]:
         """Take a covector; in mode ``null`` project the forget gradient and put the retain step beside it."""
+        self.last = {}
         self._collect(ctx)
         if self.options.mode == "cone" or not len(self.covectors):
             return grads
@@ -271,13 +279,16 @@ class GU(Transform):
         return out
 
     def _say_entangled(self, before: float) -> None:
-        if before and not self._warned:
-            self._warned = True
-            warnings.warn(
+        if before:
+            self._say_once(
                 "transform 'gu' left nothing of the forget gradient: it lies in the span of the retain gradients, so "
-                "no step forgets without touching them; use other retain data, a smaller gu.rank or mode = 'cone'",
-                stacklevel=2,
+                "no step forgets without touching them; use other retain data, a smaller gu.rank or mode = 'cone'"
             )
+
+    def _say_once(self, text: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(text, stacklevel=3)
 
     # -- cone --------------------------------------------------------------------------------------------------------
 
@@ -332,6 +343,10 @@ class GU(Transform):
                 return scale
         put(ctx, step, 0.0)
         return 0.0
+
+    def terms(self) -> dict[str, float]:
+        """`last`, for the log."""
+        return {f"gu_{name}": value for name, value in self.last.items()}
 
     # -- state -------------------------------------------------------------------------------------------------------
 

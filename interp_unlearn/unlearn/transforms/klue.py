@@ -15,14 +15,14 @@ Source: Yang et al. 2025, FaithUn (arXiv 2502.19207).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from interp_unlearn._core import Axis, ConfigError, Labelled
+from interp_unlearn._core import Axis, ConfigError, Labelled, check_choice
 from interp_unlearn.neurons import (
     AttributionConfig,
     KlueScores,
@@ -33,10 +33,13 @@ from interp_unlearn.neurons import (
     neuron_masks,
     select_neurons,
 )
+from interp_unlearn.neurons._select import Scope, Sign
 from interp_unlearn.neurons._weights import NeuronWeights, weight_names
 from interp_unlearn.unlearn._fields import require
 from interp_unlearn.unlearn._protocols import TRANSFORMS, Context, StepContext
 from interp_unlearn.unlearn.transforms.mask import Mask
+
+Control = Literal["none", "random"]
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,16 @@ class KLUEOptions(Regularised, AttributionConfig):
     method: Literal["gradient_activation", "integrated_gradients"] = "gradient_activation"
     ratio: float = 0.05
     weights: NeuronWeights = "down"
-    control: Literal["none", "random"] = "none"
+    control: Control = "none"
     relocalise: int = 0
-    scope: Literal["global", "per_layer"] = "global"
-    sign: Literal["positive", "absolute"] = "positive"
+    scope: Scope = "global"
+    sign: Sign = "positive"
 
     def __post_init__(self) -> None:
         require(0 < self.ratio <= 1, f"klue.ratio is {self.ratio}; use a share above 0 and at most 1, e.g. 0.05")
         require(self.relocalise >= 0, f"klue.relocalise is {self.relocalise}; use 0 (once) or a number of steps")
+        for name, kind in (("control", Control), ("scope", Scope), ("sign", Sign), ("weights", NeuronWeights)):
+            check_choice(f"klue.{name}", getattr(self, name), kind)
         AttributionConfig.__post_init__(self)
         Regularised.__post_init__(self)
 
@@ -123,7 +128,11 @@ class KLUE(Mask):
         by_layer = {self.layers[i]: neurons for i, neurons in found.by_layer.items()}
         self.chosen = NeuronSet(by_layer, self.scores.score.axes[0].labels, found.width, found.how, found.config)
         self.neurons = matched_random(self.chosen, ctx.seed) if options.control == "random" else self.chosen
-        opened = neuron_masks(ctx.model, self.neurons, options.weights)
+        self._open_masks()
+
+    def _open_masks(self) -> None:
+        ctx = self.context
+        opened = neuron_masks(ctx.model, self.neurons, self.options.weights)
         self.masks = {
             name: opened.get(name, torch.zeros_like(parameter, dtype=torch.bool))
             for name, parameter in ctx.trained.items()
@@ -143,12 +152,20 @@ class KLUE(Mask):
             ctx.optimizer.state.clear()
         return super().__call__(grads, ctx)
 
+    def tables(self) -> Sequence[Labelled]:
+        """The neurons chosen before the first step, the scores behind them, and what was taken for superficial."""
+        return [self.neurons.to_labelled(), self.scores.score, self.scores.superficial]
+
     def state(self) -> dict[str, Tensor]:
-        """The masks, where they change during training."""
-        return {f"mask/{name}": mask for name, mask in self.masks.items()} if self.options.relocalise else {}
+        """The neurons that may move, where they change during training."""
+        if not self.options.relocalise:
+            return {}
+        return {f"neurons/{layer}": torch.tensor(found) for layer, found in self.neurons.by_layer.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `state` returned."""
-        for name, mask in self.masks.items():
-            if f"mask/{name}" in tensors:
-                self.masks[name] = tensors[f"mask/{name}"].to(mask.device)
+        """Put back what `state` returned; `chosen` and `scores` stay those of the first choice."""
+        kept = {name.removeprefix("neurons/"): found for name, found in tensors.items()}
+        if kept:
+            by_layer = {int(layer): tuple(found.tolist()) for layer, found in kept.items()}
+            self.neurons = replace(self.neurons, by_layer=by_layer)
+            self._open_masks()

@@ -7,11 +7,12 @@ optimiser's step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp_unlearn._core import ConfigError, nearest
 from interp_unlearn.unlearn._fields import require
@@ -87,5 +88,9 @@ class Mask(Transform):
 
     def after_step(self, ctx: StepContext) -> None:
         """Put the old values back where the mask is closed."""
-        for name, parameter in ctx.trained.items():
-            parameter.copy_(torch.where(self.masks[name], parameter, ctx.before[name]))
+        self.finish(ctx.trained, ctx.before)
+
+    def finish(self, trained: Mapping[str, nn.Parameter], before: Mapping[str, Tensor]) -> None:
+        """Put the old values back where the mask is closed."""
+        for name, parameter in trained.items():
+            parameter.copy_(torch.where(self.masks[name], parameter, before[name]))

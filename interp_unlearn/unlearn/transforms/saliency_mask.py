@@ -18,7 +18,7 @@ import torch
 
 from interp_unlearn._core import Axis, Labelled
 from interp_unlearn.unlearn._fields import require
-from interp_unlearn.unlearn._protocols import TRANSFORMS, Context
+from interp_unlearn.unlearn._protocols import TRANSFORMS, Context, check_own_weights
 from interp_unlearn.unlearn.transforms.mask import Mask
 
 BATCH = 64
@@ -49,8 +49,9 @@ class SaliencyMask(Mask):
         """One gradient over the forget set.
 
         Raises:
-            ConfigError: If the task has no labelled items.
+            ConfigError: If the task has no labelled items, or other parameters than the model's own are trained.
         """
+        check_own_weights(ctx, "saliency_mask")
         task = ctx.labelled()
         items = task.forget_train
         total = {name: torch.zeros_like(p) for name, p in ctx.trained.items()}
