@@ -13,6 +13,7 @@ from interp_unlearn._core._errors import InterpUnlearnError as InterpUnlearnErro
 from interp_unlearn._core._errors import MissingPackageError as MissingPackageError
 from interp_unlearn._core._errors import ModelError as ModelError
 from interp_unlearn._core._errors import NothingToForgetError as NothingToForgetError
+from interp_unlearn._core._errors import RunsFailedError as RunsFailedError
 from interp_unlearn._core._errors import SiteError as SiteError
 from interp_unlearn._core._errors import TrainingDivergedError as TrainingDivergedError
 from interp_unlearn._core._errors import nearest as nearest
@@ -21,6 +22,7 @@ from interp_unlearn._core._io import cache_dir as cache_dir
 from interp_unlearn._core._io import read_json as read_json
 from interp_unlearn._core._io import read_jsonl as read_jsonl
 from interp_unlearn._core._io import write_json as write_json
+from interp_unlearn._core._io import write_jsonl as write_jsonl
 from interp_unlearn._core._locks import locked as locked
 from interp_unlearn._core._optional import optional_import as optional_import
 from interp_unlearn._core._registry import Registry as Registry

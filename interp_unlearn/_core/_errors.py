@@ -1,7 +1,8 @@
 """Errors that a user can act on: one sentence that says what is wrong and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 class InterpUnlearnError(Exception):
@@ -30,6 +31,18 @@ class NothingToForgetError(DataError):
 
 class FileFormatError(InterpUnlearnError):
     """A file is truncated, foreign, or of a kind that is not loaded (pickle)."""
+
+
+class RunsFailedError(InterpUnlearnError):
+    """Some of several runs failed; the message names each with its reason.
+
+    Attributes:
+        done: What the others returned, in order.
+    """
+
+    def __init__(self, message: str, done: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.done = list(done)
 
 
 class TrainingDivergedError(InterpUnlearnError):

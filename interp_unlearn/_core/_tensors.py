@@ -22,10 +22,16 @@ def write_tensors(
         path: Target file, ending in ``.safetensors``.
         tensors: Name to tensor; each is made contiguous and moved to CPU.
         metadata: Strings kept in the header.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written.
     """
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic(Path(path)) as temporary:
-        save_file(flat, temporary, metadata=dict(metadata or {}))
+        try:
+            save_file(flat, temporary, metadata=dict(metadata or {}))
+        except SafetensorError as error:  # it wraps what the system said, a full disk above all
+            raise OSError(f"{path} cannot be written ({error})") from error
 
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
-from interp_unlearn._core import ConfigError, config_hash, nearest
+from interp_unlearn._core import ConfigError, __version__, config_hash, nearest
 from interp_unlearn.probes import LEVELS
+from interp_unlearn.runs._fingerprint import fingerprint
 from interp_unlearn.unlearn import Recipe
+from interp_unlearn.unlearn._fields import convert
 
 S = TypeVar("S")
+FORBIDDEN = '/\\:*?"<>|\0\n'
+"""Characters that a folder's name must not hold, on any system."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for key in ("adapter", "delta", "edited", "gold"):
-            value = getattr(self, key)
-            _need(value is None or (isinstance(value, str) and bool(value)), f"model.{key}", value, "give a path")
+            _not_blank(self, "model", key)
         _need(
             isinstance(self.name, str) and bool(self.name),
             "model.name",
@@ -45,6 +48,11 @@ class ModelSpec:
             "give a zoo name, a path or a hub id",
         )
         _need(not (self.adapter and self.delta), "model.adapter", self.adapter, "give an adapter or a delta, not both")
+
+    def fingerprints(self) -> dict[str, str]:
+        """What tells whether a local checkpoint changed, by field (see `fingerprint`); others are left out."""
+        found = {key: fingerprint(getattr(self, key)) for key in ("name", "adapter", "delta", "edited", "gold")}
+        return {key: value for key, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,8 @@ class WorldSpec:
         for key in ("n_known", "n_unknown"):
             value = getattr(self, key)
             _need(isinstance(value, int) and value >= 4, f"world.{key}", value, "give an integer of at least 4")
+        _need(bool(self.name), "world.name", self.name, "give the name of a world")
+        _not_blank(self, "world", "data_dir")
         _need(isinstance(self.neighbours, bool), "world.neighbours", self.neighbours, "give true or false")
         _need(isinstance(self.options, Mapping), "world.options", self.options, "write it as a table: [world.options]")
         object.__setattr__(self, "options", dict(self.options))
@@ -101,6 +111,10 @@ class LatentsSpec:
 
     sae: str | None = None
     second: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("sae", "second"):
+            _not_blank(self, "latents", key)
 
 
 @dataclass(frozen=True)
@@ -160,7 +174,7 @@ class RunConfig:
     evidence: EvidenceSpec = field(default_factory=EvidenceSpec)
 
     def __post_init__(self) -> None:
-        bad = not self.name or self.name.startswith(".") or any(c in self.name for c in '/\\:*?"<>|\0\n')
+        bad = not self.name or self.name.startswith(".") or any(c in FORBIDDEN for c in self.name)
         _need(not bad, "name", self.name, "use a plain folder name without slashes")
         _need(type(self.seed) is int and self.seed >= 0, "seed", self.seed, "give a non-negative integer")
         object.__setattr__(self, "recipe", dict(self.recipe))
@@ -191,7 +205,8 @@ class RunConfig:
         unset = {"edited"} | ({"gold"} if self.model.gold is None else set())
         data["model"] = {k: v for k, v in data["model"].items() if k not in unset}
         data["evidence"] = {k: v for k, v in data["evidence"].items() if k not in ("level", "also")}
-        return config_hash(data)
+        files = {k: v for k, v in self.model.fingerprints().items() if k not in unset}
+        return config_hash({**data, "files": files, "version": __version__})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunConfig:
@@ -207,8 +222,10 @@ class RunConfig:
         if "target" not in data:
             raise ConfigError('target is missing; add a table [target] with: entities = ["Japan"]')
         recipe = {k: v for k, v in _table(data, "recipe").items() if k != "name"}
+        name = data.get("name") or str(recipe.get("objective", "run"))
+        _need(isinstance(name, str), "name", name, "use a plain folder name without slashes")
         return cls(
-            name=data.get("name") or str(recipe.get("objective", "run")),
+            name=name,
             seed=data.get("seed", 0),
             recipe=recipe,
             target=_section(TargetSpec, data, "target"),
@@ -238,9 +255,11 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError) as error:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist; give the path of a TOML config") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder; give the path of a TOML config") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
@@ -253,7 +272,9 @@ def configs_from_dict(data: Mapping[str, Any], default_name: str = "run") -> tup
         )
     recipes = data.get("recipe")
     if not isinstance(recipes, list):
-        return (RunConfig.from_dict({"name": default_name, **data}),)
+        name = recipes.get("name") if isinstance(recipes, Mapping) else None
+        return (RunConfig.from_dict({"name": name or default_name, **data}),)
+    _need(bool(recipes), "recipe", recipes, "list at least one [[recipe]]")
     configs = []
     for item in recipes:
         _need(isinstance(item, Mapping), "recipe", item, "write [[recipe]] tables")
@@ -290,19 +311,10 @@ def _section(kind: type[S], data: Mapping[str, Any], key: str) -> S:
         if key == "target":
             listed = isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
             _need(listed, f"{key}.{name}", value, f'write a list, e.g. {name} = ["{value}"]')
-        expected = _default_type(kind, name)
-        if (expected is not None and not isinstance(value, expected)) or (isinstance(value, bool) and expected is int):
-            raise ConfigError(f"{key}.{name} = {value!r}: expected {getattr(expected, '__name__', expected)}")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in table.items()})
+    hints = get_type_hints(kind)
+    return kind(**{name: convert(value, hints[name], f"{key}.{name}") for name, value in table.items()})
 
 
-def _default_type(kind: type, name: str) -> type | None:
-    for item in dataclasses.fields(kind):
-        if item.name == name and isinstance(item.default, (bool, int, str)):
-            return type(item.default)
-    return None
-
-
-def names_of(configs: Sequence[RunConfig]) -> str:
-    """Run names for messages."""
-    return ", ".join(c.name for c in configs)
+def _not_blank(spec: object, section: str, key: str) -> None:
+    value = getattr(spec, key)
+    _need(value is None or bool(value), f"{section}.{key}", value, "give a name or a path, or leave it out")

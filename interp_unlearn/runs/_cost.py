@@ -26,9 +26,12 @@ class Cost:
 
 
 @contextmanager
-def measured() -> Iterator[Cost]:
-    """Measure the block. Memory on Linux only: the kernel keeps the high-water mark, which costs nothing."""
-    cost = Cost()
+def measured(cost: Cost | None = None) -> Iterator[Cost]:
+    """Measure the block into ``cost`` (default: a new one), which is complete also when the block raises.
+
+    Memory on Linux only: the kernel keeps the high-water mark, which costs nothing.
+    """
+    cost = cost or Cost()
     resident = _reset()
     wall, processor = time.perf_counter(), time.process_time()
     try:

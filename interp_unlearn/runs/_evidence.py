@@ -234,4 +234,6 @@ def saved_config(out: RunFolder) -> RunConfig:
     Raises:
         ConfigError: If this version cannot read it.
     """
-    return RunConfig.from_dict({k: v for k, v in out.config().items() if k not in ("kind", "version", "versions")})
+    return RunConfig.from_dict(
+        {k: v for k, v in out.config().items() if k not in ("kind", "version", "versions", "models")}
+    )

@@ -104,6 +104,10 @@ class Flow(ABC):
         """Behaviour and activations of the model as it is now, saved in ``out`` under ``phase``."""
 
     @abstractmethod
+    def look(self, bench: Workbench) -> dict[str, float]:
+        """Share of right answers by set, of the model as it is now: a look that costs little, while training."""
+
+    @abstractmethod
     def relearn(self, config: RunConfig, bench: Workbench, who: str, progress: Progress) -> list[Labelled]:
         """Relearning curves of the model as it is now, ``relearn.<who>``; of the edited one also the control's.
 

@@ -25,6 +25,7 @@ from interp_unlearn._core import (
     read_jsonl,
     read_tensors,
     write_json,
+    write_jsonl,
     write_tensors,
 )
 from interp_unlearn.hooked import Activations, Intervention, load_intervention, save_intervention
@@ -84,14 +85,28 @@ class RunFolder:
             raise FileFormatError(f"{self.path / 'config.json'} does not hold a run config")
         return data
 
-    def write_config(self, config: Mapping[str, Any], versions: Mapping[str, str]) -> None:
-        """Write ``config.json``."""
-        write_json(self.path / "config.json", {"kind": "run", "version": __version__, "versions": versions, **config})
+    def write_config(
+        self, config: Mapping[str, Any], versions: Mapping[str, str], models: Mapping[str, str] | None = None
+    ) -> None:
+        """Write ``config.json``, and remove what an earlier config left here before anything was measured.
+
+        Args:
+            config: Plain values.
+            versions: Versions of the packages that numbers depend on.
+            models: Fingerprints of the checkpoints that are local files, by field.
+        """
+        for name in ("recipe.json", "events.jsonl", "status.json", "task.json"):
+            (self.path / name).unlink(missing_ok=True)
+        facts = {"kind": "run", "version": __version__, "versions": versions, "models": dict(models or {})}
+        write_json(self.path / "config.json", {**facts, **config})
 
     def status(self) -> dict[str, Any]:
         """The last written status, ``{"state": "running", "finished": []}`` before the first."""
         file = self.path / "status.json"
-        return read_json(file) if file.exists() else {"state": "running", "finished": []}
+        found = read_json(file) if file.exists() else {"state": "running", "finished": []}
+        if not isinstance(found, dict) or not isinstance(found.get("state"), str):
+            raise FileFormatError(f"{file} does not hold the status of a run; delete {self.path} and run again")
+        return found
 
     def write_status(self, state: State, **facts: Any) -> None:
         """Update ``status.json``, keeping facts not named."""
@@ -100,10 +115,14 @@ class RunFolder:
     def finish_part(self, part: str, cost: Cost) -> None:
         """Note that a part of the run is complete and what it cost, so that `resume` skips it."""
         status = self.status()
-        facts: dict[str, Any] = {"finished": [*status.get("finished", []), part]}
-        for name, value in asdict(cost).items():
-            facts[name] = {**status.get(name, {}), **({} if value is None else {part: value})}
-        self.write_status(status["state"], **facts)
+        self.write_status(
+            status["state"], finished=[*status.get("finished", []), part], **_with_cost(status, part, cost)
+        )
+
+    def add_cost(self, part: str, cost: Cost) -> None:
+        """Note what was spent on a part before it was interrupted; a later session adds its own."""
+        status = self.status()
+        self.write_status(status["state"], **_with_cost(status, part, cost))
 
     def finished(self, part: str) -> bool:
         """Whether `finish_part` was called for ``part``."""
@@ -119,10 +138,10 @@ class RunFolder:
 
     def drop_events_after(self, step: int) -> None:
         """Forget events of steps later than ``step`` (they will be written again on resume)."""
-        kept = [e for e in self.events() if e.get("step", -1) <= step]
-        (self.path / "events.jsonl").unlink(missing_ok=True)
-        for event in kept:
-            append_jsonl(self.path / "events.jsonl", event)
+        events = self.events()
+        kept = [e for e in events if e.get("step", -1) <= step]
+        if len(kept) < len(events):
+            write_jsonl(self.path / "events.jsonl", kept)
 
     # -- results -----------------------------------------------------------------------------------------------------
 
@@ -152,7 +171,10 @@ class RunFolder:
     def parts(self) -> dict[str, dict[str, Any]]:
         """What is known of the registered parts of the evidence, by name: what each does and what it saved."""
         file = self.path / "parts.json"
-        return read_json(file)["parts"] if file.exists() else {}
+        found = read_json(file) if file.exists() else {"parts": {}}
+        if not isinstance(found, dict) or not isinstance(found.get("parts"), dict):
+            raise FileFormatError(f"{file} does not hold the parts of the evidence; delete it, or run again")
+        return found["parts"]
 
     def write_parts(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
         """Write ``parts.json``."""
@@ -230,6 +252,17 @@ class RunFolder:
         files = [*other.path.glob(f"tables/*.{phase}.json"), *other.path.glob(f"activations/{phase}/*")]
         for file in files:
             _link(file, self.path / file.relative_to(other.path))
+
+
+def _with_cost(status: Mapping[str, Any], part: str, cost: Cost) -> dict[str, Any]:
+    """The costs in ``status`` with those of one more session: times add up, of peaks the larger one stays."""
+    facts: dict[str, Any] = {}
+    for name, value in asdict(cost).items():
+        known = dict(status.get(name, {}))
+        if value is not None:
+            known[part] = max(known.get(part, 0.0), value) if name == "peak_mb" else known.get(part, 0.0) + value
+        facts[name] = known
+    return facts
 
 
 def _link(source: Path, target: Path) -> None:

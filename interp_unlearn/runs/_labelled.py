@@ -135,6 +135,14 @@ class LabelledFlow(Flow):
         progress(f"capturing rows ({phase})", 0, 0)
         out.save_activations(phase, task.rows(bench.model, bench.sites(config.evidence.layer_stride)))
 
+    @torch.no_grad()
+    def look(self, bench: Workbench) -> dict[str, float]:
+        """Share of right items by set."""
+        task = self.task(bench)
+        sets = [s for s in task.item_sets() if len(s)]
+        right = [task.logits(bench.model, s.ids).argmax(1).cpu() == s.labels.cpu() for s in sets]
+        return {f"{s.name}.exact": float(r.double().mean()) for s, r in zip(sets, right, strict=True)}
+
     def changes(self, config: RunConfig, out: RunFolder) -> list[Labelled]:
         """Changes of behaviour on the same items."""
         before, after = (out.table(f"behaviour_by_prompt.{phase}") for phase in ("before", "after"))

@@ -22,14 +22,15 @@ from interp_unlearn.runs._language_measure import (
     can_relearn,
     change_tables,
     measure_evidence,
+    measure_glance,
     measure_phase,
     measure_relearning,
     parity_evidence,
 )
-from interp_unlearn.runs._language_open import open_language, open_original
+from interp_unlearn.runs._language_open import open_language, open_original, tinyworld_config
 from interp_unlearn.runs._workbench import Progress, Workbench
 from interp_unlearn.unlearn import Recipe, default_recipe
-from interp_unlearn.worlds import TinyWorldConfig, task_from_json
+from interp_unlearn.worlds import task_from_json
 from interp_unlearn.zoo import open_model, tinyworld_model
 
 
@@ -100,6 +101,10 @@ class LanguageFlow(Flow):
         """Behaviour, text loss, lens and mention activations."""
         measure_phase(config, out, bench, phase, progress)
 
+    def look(self, bench: Workbench) -> dict[str, float]:
+        """Exact match and probability of the target's held-out questions and of neighbours."""
+        return measure_glance(bench)
+
     def relearn(self, config: RunConfig, bench: Workbench, who: str, progress: Progress) -> list[Labelled]:
         """Relearning of the target's questions; the control are unknown entities."""
         return measure_relearning(config, bench, who, progress) if can_relearn(config, bench) else []
@@ -125,7 +130,7 @@ class LanguageFlow(Flow):
         """
         if not self.makes_gold(config, bench):
             raise ConfigError(f"{bench.model.name} cannot be retrained here; name a gold model (model.gold)")
-        return tinyworld_model(TinyWorldConfig(**config.world.options), bench.task.target, progress)
+        return tinyworld_model(tinyworld_config(config), bench.task.target, progress)
 
 
 register_flow(LanguageFlow())

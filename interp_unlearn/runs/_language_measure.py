@@ -78,6 +78,15 @@ def _lens_tables(model: HookedModel, bench: Workbench, phase: str) -> list[Label
     return [_named(logit_lens(model, prompts), f"lens_{name}.{phase}") for name, prompts in sets.items() if prompts]
 
 
+def measure_glance(bench: Workbench) -> dict[str, float]:
+    """Exact match and mean probability of the target's held-out questions (else its others) and of neighbours."""
+    task = bench.task
+    target = task.forget_heldout if task.forget_heldout.prompts else task.forget_train
+    names = [s.name for s in (target, task.neighbours) if s.prompts]
+    summary = behaviour_by_prompt(bench.model, task, sets=names).summary()
+    return {f"{s}.{m}": float(summary.at(set=s, metric=m)) for s in names for m in ("exact", "probability")}
+
+
 def change_tables(config: RunConfig, out: RunFolder) -> list[Labelled]:
     """Paired before–after changes of behaviour and text loss, from saved tables."""
     tables = []

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from interp_unlearn._core import cache_dir, config_hash, numpy_rng, read_json, write_json
+from interp_unlearn._core import __version__, cache_dir, config_hash, numpy_rng, read_json, write_json
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.latents import load_sae
 from interp_unlearn.runs._config import ModelSpec, RunConfig
+from interp_unlearn.runs._fingerprint import fingerprint
 from interp_unlearn.runs._local_sae import local_sae
 from interp_unlearn.runs._workbench import Progress, Workbench, silent
+from interp_unlearn.unlearn._fields import build
 from interp_unlearn.worlds import (
     Knowledge,
     Prompt,
@@ -99,10 +101,19 @@ def _own_task(config: RunConfig, model: HookedModel, world: World) -> Task:
     )
 
 
+def tinyworld_config(config: RunConfig) -> TinyWorldConfig:
+    """TinyWorld's settings in ``world.options``.
+
+    Raises:
+        ConfigError: If a field is unknown or of the wrong type.
+    """
+    return build(TinyWorldConfig, config.world.options, "world.options")
+
+
 def open_original(config: RunConfig, progress: Progress = silent) -> HookedModel:
     """The original model that a config names."""
     if config.model.name == "tinyworld" and config.world.name == "tinyworld":
-        return tinyworld_model(TinyWorldConfig(**config.world.options), progress=progress)
+        return tinyworld_model(tinyworld_config(config), progress=progress)
     return open_model(config.model.name, adapter=config.model.adapter, delta=config.model.delta)
 
 
@@ -124,6 +135,8 @@ def _knowledge(spec: ModelSpec, model: HookedModel, world: World, config: RunCon
         "entities": candidates,
         "delta": spec.delta,
         "adapter": spec.adapter,
+        "files": fingerprint(spec.name),
+        "version": __version__,
     }
     file = cache_dir() / "knowledge" / f"{config_hash(key)}.json"
     if file.exists() and not spec.delta and not spec.adapter:

@@ -22,6 +22,7 @@ from interp_unlearn._core import (
     FileFormatError,
     InterpUnlearnError,
     Labelled,
+    RunsFailedError,
     locked,
     read_json,
     seed_everything,
@@ -29,12 +30,13 @@ from interp_unlearn._core import (
 )
 from interp_unlearn.diff import compare_weights
 from interp_unlearn.runs._config import RunConfig
-from interp_unlearn.runs._cost import measured
+from interp_unlearn.runs._cost import Cost, measured
 from interp_unlearn.runs._edited import Staged, stage_edited, take_edited
 from interp_unlearn.runs._evidence import parts_of_config, run_parts, save_verdict, saved_config
-from interp_unlearn.runs._flow import flow_of, open_workbench
+from interp_unlearn.runs._flow import Flow, flow_of, open_workbench
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._gold import measure_gold
+from interp_unlearn.runs._interrupt import interrupted_between
 from interp_unlearn.runs._phases import baseline_folder
 from interp_unlearn.runs._workbench import Progress, Workbench, silent
 from interp_unlearn.unlearn import Recipe, Unlearner
@@ -77,8 +79,10 @@ def run(
         DataError: If another process is writing ``folder``.
         InterpUnlearnError: As the parts raise; the folder's status then says why.
     """
-    out = _prepare_folder(config, Path(folder))
-    with locked(out.path, wait=False):
+    path = Path(folder)
+    folder_state(config, path)
+    with locked(path, wait=False):
+        out = _prepare_folder(config, path)
         return _run(config, out, bench, progress, checkpoint_seconds)
 
 
@@ -111,6 +115,9 @@ def _run(
     except OSError as error:
         out.write_status("failed", message=f"{error}; free some space or choose another folder, then resume")
         raise
+    except Exception as error:  # not one of ours: the folder says so too, and the traceback goes on
+        out.write_status("failed", message=f"{type(error).__name__}: {error}")
+        raise
     return out
 
 
@@ -125,18 +132,39 @@ def resume(folder: str | Path, *, progress: Progress = silent) -> RunFolder:
 
 
 def run_many(configs: Sequence[RunConfig], folder: str | Path, *, progress: Progress = silent) -> list[RunFolder]:
-    """Run several recipes on the same model and target, each in ``folder/<name>``, with one opened model."""
+    """Run several recipes on the same model and target, each in ``folder/<name>``, with one opened model.
+
+    Raises:
+        RunsFailedError: When all were tried, if a recipe failed (it diverged, say); the others are done.
+        InterpUnlearnError: If model or target cannot be opened.
+    """
     folder = Path(folder)
     bench: Workbench | None = None
-    done = []
+    done: list[RunFolder] = []
+    failed: dict[str, InterpUnlearnError] = {}
+    for config in configs:  # each has its folder before the first begins, so that `resume` knows them all
+        if folder_state(config, folder / config.name) == "new":
+            with locked(folder / config.name, wait=False):
+                _prepare_folder(config, folder / config.name).write_status("stopped", message="not begun yet")
     for config in configs:
-        out = RunFolder(folder / config.name)
-        if not ((out.path / "config.json").exists() and out.status()["state"] == "done"):
+        path = folder / config.name
+        if folder_state(config, path) != "done":
             bench = bench or open_workbench(config, progress)
-        done.append(
-            run(config, out.path, bench=bench, progress=lambda w, d, t, n=config.name: progress(f"{n}: {w}", d, t))
+        try:
+            done.append(run(config, path, bench=bench, progress=_named(progress, config.name)))
+        except InterpUnlearnError as error:
+            failed[config.name] = error
+    if failed:
+        why = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        raise RunsFailedError(f"{len(failed)} of {len(configs)} recipes failed: {why}", done) from next(
+            iter(failed.values())
         )
     return done
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    """The same, with the run's name in front."""
+    return lambda what, step, of: progress(f"{name}: {what}", step, of)
 
 
 def folder_state(config: RunConfig, path: Path) -> str:
@@ -154,6 +182,8 @@ def folder_state(config: RunConfig, path: Path) -> str:
                 f"{path} was written by interp-unlearn {by}, whose config this version cannot read ({error}); "
                 "choose another folder"
             ) from error
+        if saved != config and _nothing_measured(path):
+            return "new"
         if saved != config:
             level, also = config.evidence.level, config.evidence.also
             if replace(saved, evidence=replace(saved.evidence, level=level, also=also)) == config:
@@ -163,17 +193,40 @@ def folder_state(config: RunConfig, path: Path) -> str:
                     f"finished, with: interp-unlearn evidence {path} {wanted}"
                 )
             raise FileFormatError(f"{path} holds a run with another config; choose another folder, or resume that one")
-        return str(RunFolder(path).status().get("state", "running"))
+        if (changed := _changed_models(config, path)) is not None:
+            if _nothing_measured(path):
+                return "new"
+            raise FileFormatError(
+                f"the files of {changed} are not those that {path} measured (their sizes or times differ); choose "
+                f"another folder, or delete {path} and run again"
+            )
+        return str(RunFolder(path).status()["state"])
     # Names with a dot in front are what a process killed in its first moment leaves behind.
     if path.exists() and (not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir())):
         raise FileFormatError(f"{path} is not empty and is not a run folder; choose another folder")
     return "new"
 
 
+def _nothing_measured(path: Path) -> bool:
+    """Whether a run folder holds no finished part and no training state: its config may still be corrected."""
+    status = RunFolder(path).status()
+    begun = status["state"] == "done" or status.get("finished") or (path / "checkpoint" / "latest.json").exists()
+    return not begun
+
+
+def _changed_models(config: RunConfig, path: Path) -> str | None:
+    """The first checkpoint whose files are not those that the folder was made with."""
+    saved = RunFolder(path).config().get("models")
+    if not isinstance(saved, dict):  # a folder of a version that did not note them
+        return None
+    now = config.model.fingerprints()
+    return next((str(getattr(config.model, key)) for key in now.keys() | saved if now.get(key) != saved.get(key)), None)
+
+
 def _prepare_folder(config: RunConfig, path: Path) -> RunFolder:
     out = RunFolder(path)
     if folder_state(config, path) == "new":
-        out.write_config(config.to_dict(), versions())
+        out.write_config(config.to_dict(), versions(), config.model.fingerprints())
     return out
 
 
@@ -190,8 +243,13 @@ def _parts(
     def part(name: str, work: Callable[[], None]) -> None:
         if out.finished(name):
             return
-        with measured() as cost:
-            work()
+        cost = Cost()
+        try:
+            with measured(cost):
+                work()
+        except KeyboardInterrupt:
+            out.add_cost(name, cost)
+            raise
         out.finish_part(name, cost)
 
     def before() -> None:
@@ -202,7 +260,7 @@ def _parts(
     def train() -> None:
         unlearner = Unlearner(bench.model, bench.any_task, _recipe(config, out, bench), bench.saes.get("main"))
         out.save_tables(unlearner.tables())
-        _train(out, unlearner, bench, progress, checkpoint_seconds)
+        _train(out, unlearner, bench, flow, progress, checkpoint_seconds)
 
     def after() -> None:
         flow.measure(config, out, bench, "after", progress)
@@ -250,31 +308,41 @@ def _recipe(config: RunConfig, out: RunFolder, bench: Workbench) -> Recipe:
 
 
 def _train(
-    out: RunFolder, unlearner: Unlearner, bench: Workbench, progress: Progress, checkpoint_seconds: float
+    out: RunFolder, unlearner: Unlearner, bench: Workbench, flow: Flow, progress: Progress, checkpoint_seconds: float
 ) -> None:
     """Train to the end from the last checkpoint; save the weights, even of a failure; restore the model."""
     saved = out.checkpoint()
     out.drop_events_after(saved[0] if saved else -1)
-    last_save = time.monotonic()
+    last_save, whole = time.monotonic(), True
     try:
         if saved is not None:
             unlearner.load_state(saved[1], saved[2])
-        while not unlearner.done:
-            terms = unlearner.step()
-            out.log("step", step=unlearner.step_index, **terms)
-            progress("forgetting", unlearner.step_index, unlearner.recipe.steps)
-            if time.monotonic() - last_save >= checkpoint_seconds:
-                out.save_checkpoint(unlearner.step_index, *unlearner.state())
-                last_save = time.monotonic()
+        with interrupted_between() as check:
+            while not unlearner.done:
+                whole = False
+                terms = unlearner.step()
+                whole = True
+                out.log("step", step=unlearner.step_index, **terms)
+                if unlearner.eval_due:
+                    with unlearner.edited():
+                        out.log("eval", step=unlearner.step_index, **flow.look(bench))
+                progress("forgetting", unlearner.step_index, unlearner.recipe.steps)
+                if time.monotonic() - last_save >= checkpoint_seconds:
+                    out.save_checkpoint(unlearner.step_index, *unlearner.state())
+                    last_save = time.monotonic()
+                check()
     except KeyboardInterrupt:
-        out.save_checkpoint(unlearner.step_index, *unlearner.state())
+        if whole:
+            out.save_checkpoint(unlearner.step_index, *unlearner.state())
         raise
     finally:
-        if unlearner.intervention is not None:
-            out.save_intervention(unlearner.intervention)
-        if unlearner.changes_weights:
-            out.save_delta(unlearner.changed(), bench.model.source)
-        unlearner.restore()
+        try:
+            if unlearner.intervention is not None:
+                out.save_intervention(unlearner.intervention)
+            if unlearner.changes_weights:
+                out.save_delta(unlearner.changed(), bench.model.source)
+        finally:
+            unlearner.restore()
 
 
 def _baseline(config: RunConfig, out: RunFolder, bench: Workbench, progress: Progress) -> RunFolder:

@@ -173,21 +173,25 @@ def _targets(data: Mapping[str, Any], given: Mapping[str, Any]) -> list[tuple[st
         target = {**shared, "entities": [item]} if isinstance(item, str) else {**shared, **item}
         _need(target not in targets, f"sweep.targets[{i}]", item, "it is listed twice; remove one")
         targets.append(target)
-    return _labelled(targets)
+    own = [isinstance(item, Mapping) and "relations" in item for item in listed]
+    return _labelled(targets, own)
 
 
-def _labelled(targets: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The entities name the folder; a later target of the same entities adds its relations."""
+def _labelled(
+    targets: Sequence[Mapping[str, Any]], own_relations: Sequence[bool] = ()
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """The entities name the folder, with the relations where a target has its own: whatever else is listed."""
     found: dict[str, Mapping[str, Any]] = {}
-    for target in targets:
+    for target, own in itertools.zip_longest(targets, own_relations, fillvalue=False):
+        assert isinstance(target, Mapping)
         entities = target.get("entities", ())
         listed = isinstance(entities, list) and all(isinstance(e, str) for e in entities)
         _need(listed, "target.entities", entities, 'write a list of names, e.g. entities = ["Japan"]')
         relations = target.get("relations", [])
         names = [str(e).replace(":", "") for e in entities]
+        if own:
+            names += map(str, relations if isinstance(relations, list) else [relations])
         label = _short("-".join(names))
-        if label in found:
-            label = _short("-".join([*names, *map(str, relations if isinstance(relations, list) else [relations])]))
         if label in found:
             label = f"{label[:LONGEST]}-{config_hash(dict(target))[:8]}"
         found[label] = target
@@ -196,7 +200,7 @@ def _labelled(targets: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[s
 
 def _short(text: str) -> str:
     """Text as a folder's name; what was left out or replaced so that nothing is left becomes a hash."""
-    plain = file_name(text)
+    plain = file_name(text).lstrip(".")  # folders with a dot in front are not looked into
     if plain and len(plain) <= LONGEST:
         return plain
     return f"{plain[: LONGEST - 9]}-{config_hash({'name': text})[:8]}".strip("-")

@@ -105,6 +105,18 @@ def test_a_folder_of_another_tool_becomes_a_run(bench: Workbench, original: Path
     assert resume(out.path).status()["state"] == "done"
 
 
+def test_a_checkpoint_that_changed_since_is_not_taken_for_the_old_one(
+    bench: Workbench, original: Path, edited, tmp_path: Path
+):
+    folder = edited("step", louder)
+    arguments = {"target": ["person-0"], "world": "tinyworld", "bench": bench, **QUICK}
+    audit(original, folder, tmp_path / "audit", **arguments)
+    assert audit(original, folder, tmp_path / "audit", **arguments).status()["state"] == "done"
+    edited("step", lambda t: t[TOP].mul_(0.5))
+    with pytest.raises(FileFormatError, match=r"step are not those that .* measured"):
+        audit(original, folder, tmp_path / "audit", **arguments)
+
+
 def test_audits_of_one_original_are_compared_and_share_its_measurements(
     bench: Workbench, original: Path, edited, tmp_path: Path
 ):

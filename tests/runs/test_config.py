@@ -6,6 +6,7 @@ import pytest
 
 from interp_unlearn._core import ConfigError
 from interp_unlearn.runs import RunConfig, configs_from_dict, load_configs
+from interp_unlearn.runs._language_open import open_original
 
 GOOD = {"target": {"entities": ["Japan"], "relations": ["capital"]}, "recipe": {"objective": "npo"}}
 
@@ -44,6 +45,14 @@ def test_several_recipes_share_the_measurements_of_the_original():
         ({"model": {"name": "a", "adapter": "x", "delta": "y"}}, "not both"),
         ({"evidence": {"layer_stride": 0}}, "at least 1"),
         ({"name": "../x"}, "plain folder name"),
+        ({"name": 3}, "plain folder name"),
+        ({"recipe": {"objective": "ga", "name": 3}}, "plain folder name"),
+        ({"recipe": []}, "list at least one [[recipe]]"),
+        ({"evidence": {"also": 3}}, "evidence.also must be a list"),
+        ({"evidence": {"also": "readout"}}, "evidence.also must be a list"),
+        ({"latents": {"sae": 3}}, "latents.sae must be a text, got 3"),
+        ({"world": {"data_dir": 3}}, "world.data_dir must be a text, got 3"),
+        ({"world": {"name": ""}}, "world.name = ''"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_fix(change: dict, says: str):
@@ -56,9 +65,37 @@ def test_a_wrong_field_is_named_with_its_fix(change: dict, says: str):
 def test_files_that_cannot_be_read(tmp_path: Path):
     with pytest.raises(ConfigError, match="does not exist"):
         load_configs(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_configs(tmp_path)
+    (tmp_path / "bom.toml").write_text(
+        '[target]\nentities = ["Japan"]\n[recipe]\nobjective = "ga"\nname = "mine"', "utf-8-sig"
+    )
+    assert load_configs(tmp_path / "bom.toml")[0].name == "mine"
     (tmp_path / "bad.toml").write_text("[target\n")
     with pytest.raises(ConfigError, match=r"bad\.toml is not valid TOML"):
         load_configs(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("options", [{"foo": 1}, {"steps": "many"}, {"steps": 1.5}, {"seed": "x"}])
+def test_settings_of_tinyworld_are_checked(options: dict):
+    config = configs_from_dict(
+        {**GOOD, "model": {"name": "tinyworld"}, "world": {"name": "tinyworld", "options": options}}
+    )
+    with pytest.raises(ConfigError, match=r"world\.options"):
+        open_original(config[0])
+
+
+def test_another_state_of_a_checkpoint_is_measured_again(tmp_path: Path):
+    """Runs on one original share its measurements; a folder whose files changed is another original."""
+    (tmp_path / "model").mkdir()
+    file = tmp_path / "model" / "model.safetensors"
+    file.write_bytes(b"one")
+    (config,) = configs_from_dict({**GOOD, "model": {"name": str(tmp_path / "model")}})
+    first = config.shared_key
+    assert first == config.shared_key
+    file.write_bytes(b"three")
+    assert config.shared_key != first
+    assert config.model.fingerprints().keys() == {"name"}
 
 
 def test_a_missing_table_is_named():

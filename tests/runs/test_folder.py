@@ -1,5 +1,6 @@
 """The run folder: foreign folders are refused, events of lost steps go away, phases are shared."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,51 @@ def test_events_after_the_checkpoint_are_dropped(folder: RunFolder):
         folder.log("step", step=step, loss=float(step))
     folder.drop_events_after(3)
     assert [e["step"] for e in folder.events("step")] == [1, 2, 3]
+
+
+def test_a_line_that_a_kill_cut_short_is_replaced(folder: RunFolder):
+    folder.log("step", step=1)
+    file = folder.path / "events.jsonl"
+    file.write_bytes(file.read_bytes() + b'{"kind": "step", "st')
+    assert [e["step"] for e in folder.events()] == [1]
+    folder.log("error", message="x" * 100_000)
+    folder.log("step", step=2)
+    assert [e["kind"] for e in folder.events()] == ["step", "error", "step"]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '{"state": 3}'])
+def test_a_status_that_is_none_is_said(folder: RunFolder, text: str):
+    (folder.path / "status.json").write_text(text)
+    with pytest.raises(FileFormatError, match="does not hold the status of a run; delete"):
+        folder.finished("before")
+
+
+def test_a_list_of_parts_that_is_none_is_said(folder: RunFolder):
+    (folder.path / "parts.json").write_text("[]")
+    with pytest.raises(FileFormatError, match="does not hold the parts"):
+        folder.parts()
+
+
+def test_costs_of_sessions_add_up_and_the_largest_peak_stays(folder: RunFolder):
+    folder.add_cost("train", Cost(2.0, 1.5, 100.0))
+    folder.add_cost("train", Cost(1.0, 0.5, None))
+    folder.finish_part("train", Cost(0.5, 0.25, 40.0))
+    status = folder.status()
+    assert (status["seconds"]["train"], status["cpu_seconds"]["train"], status["peak_mb"]["train"]) == (
+        3.5,
+        2.25,
+        100.0,
+    )
+    assert status["finished"] == ["train"]
+
+
+def test_files_are_as_readable_as_the_user_wants_them(folder: RunFolder):
+    before = os.umask(0o077)
+    try:
+        folder.write_status("done")
+    finally:
+        os.umask(before)
+    assert (folder.path / "status.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_tables_keep_labels_and_phases_are_linked(tmp_path: Path, folder: RunFolder):

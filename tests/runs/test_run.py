@@ -14,9 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from interp_unlearn._core import FileFormatError, NothingToForgetError, TrainingDivergedError
+from interp_unlearn._core import (
+    FileFormatError,
+    InterpUnlearnError,
+    NothingToForgetError,
+    RunsFailedError,
+    TrainingDivergedError,
+)
 from interp_unlearn.report import write_report
 from interp_unlearn.runs import (
+    LatentsSpec,
     RunConfig,
     RunFolder,
     Workbench,
@@ -36,6 +43,13 @@ import json, sys
 from interp_unlearn.runs import RunConfig, run
 run(RunConfig.from_dict(json.loads(sys.argv[1])), sys.argv[2], checkpoint_seconds=0.0)
 """
+
+
+def light(config: RunConfig) -> RunConfig:
+    """The same run with little evidence."""
+    return dataclasses.replace(
+        config, evidence=dataclasses.replace(config.evidence, relearn=False, gold=False, lens=False)
+    )
 
 
 def weights(bench: Workbench) -> dict[str, torch.Tensor]:
@@ -171,6 +185,97 @@ def test_a_full_disk_is_said_and_the_run_can_go_on(bench: Workbench, make_config
     assert run(config, tmp_path / "full", bench=bench).status()["state"] == "done"
 
 
+def test_a_disk_full_while_weights_are_saved_gives_the_model_its_weights_back(
+    bench: Workbench, make_config, tmp_path: Path, monkeypatch
+):
+    before = weights(bench)
+
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "save_delta", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(make_config("full"), tmp_path / "full", bench=bench)
+    assert all(torch.equal(before[n], p) for n, p in bench.model.module.named_parameters())
+
+
+def test_an_unexpected_error_is_written_down(bench: Workbench, make_config, tmp_path: Path, monkeypatch):
+    def broken(*_args: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(RunFolder, "save_evidence", broken)
+    with pytest.raises(RuntimeError):
+        run(make_config("broken"), tmp_path / "broken", bench=bench)
+    status = RunFolder(tmp_path / "broken").status()
+    assert (status["state"], status["message"]) == ("failed", "RuntimeError: no such kernel")
+
+
+def test_ctrl_c_inside_a_step_waits_for_its_end(bench: Workbench, make_config, tmp_path: Path, monkeypatch):
+    """Weights move before the step is counted, so a checkpoint taken in between would mix two steps."""
+    config = light(make_config("stopped", steps=6))
+    whole = run(config, tmp_path / "whole", bench=bench).delta()
+    inner, calls = torch.optim.AdamW.step, []
+
+    def interrupted(self, *args, **kwargs):
+        done = inner(self, *args, **kwargs)
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "stopped", bench=bench)
+    folder = RunFolder(tmp_path / "stopped")
+    assert folder.checkpoint()[0] == 3
+    first = folder.status()["seconds"]["train"]
+    assert run(config, folder.path, bench=bench).status()["seconds"]["train"] > first > 0
+    assert all(torch.equal(value, whole[name]) for name, value in folder.delta().items())
+
+
+def test_evaluations_while_training_are_logged(bench: Workbench, make_config, tmp_path: Path):
+    folder = run(light(make_config("watched", steps=4, eval_every=2)), tmp_path / "watched", bench=bench)
+    events = folder.events("eval")
+    assert [e["step"] for e in events] == [2, 4]
+    after = folder.table("behaviour.after")
+    for name in ("paraphrased", "neighbours"):
+        assert events[-1][f"{name}.exact"] == pytest.approx(float(after.at(set=name, metric="exact")))
+
+
+def test_a_folder_in_which_nothing_was_measured_takes_a_corrected_config(bench: Workbench, make_config, tmp_path: Path):
+    wrong = dataclasses.replace(light(make_config("x", steps=2)), latents=LatentsSpec("/nowhere"))
+    with pytest.raises(InterpUnlearnError):
+        run(wrong, tmp_path / "x")
+    assert run(light(make_config("x", steps=2)), tmp_path / "x", bench=bench).status()["state"] == "done"
+    with pytest.raises(FileFormatError, match="another config"):
+        run(light(make_config("x", steps=3)), tmp_path / "x", bench=bench)
+
+
+def test_one_recipe_that_diverges_does_not_stop_the_others(bench: Workbench, make_config, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("interp_unlearn.runs._run.open_workbench", lambda *_: bench)
+    wild = light(make_config("wild", lr=1e30, clip=0.0, warmup=0, steps=4))
+    with pytest.raises(RunsFailedError, match=r"1 of 2 recipes failed: wild: the .* at step") as caught:
+        run_many([wild, light(make_config("tame", steps=2))], tmp_path)
+    assert [f.path.name for f in caught.value.done] == ["tame"]
+    assert RunFolder(tmp_path / "tame").status()["state"] == "done"
+
+
+def test_every_recipe_has_its_folder_before_the_first_begins(
+    bench: Workbench, make_config, tmp_path: Path, monkeypatch
+):
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("interp_unlearn.runs._run.open_workbench", lambda *_: bench)
+    with monkeypatch.context() as patched:
+        patched.setattr("interp_unlearn.runs._run._parts", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_many([light(make_config(name, steps=2)) for name in "ab"], tmp_path)
+    found = RunFolder.find(tmp_path)
+    assert [(f.path.name, f.status()["state"]) for f in found] == [("a", "stopped"), ("b", "stopped")]
+    assert [resume(f.path).status()["state"] for f in found] == ["done", "done"]
+
+
 def test_foreign_folders_and_other_configs_are_refused(
     finished: list[RunFolder], bench: Workbench, make_config, tmp_path: Path
 ):
@@ -194,11 +299,7 @@ def test_run_many_opens_the_model_once_and_skips_what_is_done(
 ):
     opened = []
     monkeypatch.setattr("interp_unlearn.runs._run.open_workbench", lambda *_: opened.append(1) or bench)
-    plain = [make_config("a", steps=2), make_config("b", objective="npo", steps=2)]
-    configs = [
-        dataclasses.replace(c, evidence=dataclasses.replace(c.evidence, relearn=False, gold=False, lens=False))
-        for c in plain
-    ]
+    configs = [light(make_config("a", steps=2)), light(make_config("b", objective="npo", steps=2))]
     assert [f.status()["state"] for f in run_many(configs, tmp_path)] == ["done", "done"]
     run_many(configs, tmp_path)
     assert opened == [1]

@@ -55,6 +55,10 @@ def test_targets_of_the_same_entity_get_folders_of_their_own():
     groups = [run.group for run in runs]
     assert groups[:2] == ["Japan-seed0", "Japan-language-seed0"]
     assert len(set(groups)) == 4
+    (run,) = sweep_from_dict({"sweep": {"targets": targets[1:2]}, "recipe": {"objective": "ga"}}).runs
+    assert run.group == "Japan-language-seed0", "a target's folder does not depend on the others"
+    dots = sweep_from_dict({"sweep": {"targets": ["...And Justice for All"]}, "recipe": {"objective": "ga"}}).runs
+    assert dots[0].group == "And-Justice-for-All-seed0"
     long = [{"entities": [f"person-{i}" for i in range(60)]}, {"entities": [f"person-{i}" for i in range(61)]}]
     groups = [r.group for r in sweep_from_dict({"sweep": {"targets": long}, "recipe": {"objective": "ga"}}).runs]
     assert len(set(groups)) == 2
