@@ -1,6 +1,7 @@
 """Biased image sets: exact labels, splits, and every likely damage of files."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from interp_unlearn.benchmarks import (
     load_waterbirds,
     resplit,
 )
+from interp_unlearn.benchmarks._images import take
 
 SMALL = ShapesConfig(per_class=40, test_per_class=8, never=6, size=16)
 
@@ -96,10 +98,30 @@ def test_resplit_follows_the_recipe():
         own, before = split.labels == c, data.labels == c
         a, n = int((before & data.aligned).sum()), int((before & ~data.aligned).sum())
         moved = int((own & split.train & ~split.aligned).sum())
-        assert moved == max(1, round(0.05 * (a - n)))
+        left = int((own & split.train & split.aligned).sum())
+        assert moved == max(1, round(left * 0.05 / 0.95))
+        assert left == a - (n - moved)
         assert int((own & ~split.train & split.aligned).sum()) == int((own & ~split.train & ~split.aligned).sum())
     assert torch.equal(resplit(data, 0.95, seed=3).train, split.train)
     assert int((split.labels < 0).sum()) == 4
+
+
+def test_resplit_leaves_enough_to_train_on_where_conflicting_images_are_many():
+    data = coloured_shapes(ShapesConfig(aligned=0.5, per_class=90, test_per_class=4, never=0, size=16))
+    for aligned, train, conflicting in ((0.95, 16, 1), (0.5, 30, 15), (1.0, 15, 0)):
+        few = take(data, data.train.nonzero()[:, 0].numpy())
+        split = resplit(replace(few, aligned=torch.arange(450) % 3 == 0), aligned)
+        for c in range(5):
+            own = split.labels == c
+            assert int((own & split.train).sum()) == train
+            assert int((own & split.train & ~split.aligned).sum()) == conflicting
+            assert int((own & ~split.train & split.aligned).sum()) == 15
+
+
+def test_a_share_that_a_small_set_cannot_have_is_refused(tmp_path):
+    data = coloured_shapes(ShapesConfig(aligned=0.5, per_class=4, test_per_class=4, never=0, size=16))
+    with pytest.raises(DataError, match="in place of 0.95; set aligned = "):
+        resplit(data, 0.95)
 
 
 def test_bar_splits_as_its_readme_says(need_data):
@@ -144,12 +166,12 @@ def test_bar_from_its_published_folders(tmp_path):
         for action in ("climbing", "diving", "fishing", "pole vaulting", "racing", "throwing"):
             for i in range(n):
                 _picture(tmp_path / split / f"{action}_{i}.jpg", size=(10 + i, 12))
-    data = load_bar(tmp_path, size=8)
+    data = load_bar(tmp_path, size=8, aligned=0.75)
     assert data.images.shape[1:] == (3, 8, 8)
     assert int(data.train.sum()) > 0
     (tmp_path / "train" / "racing_0.jpg").write_bytes(b"no image")
     with pytest.raises(FileFormatError, match=r"racing_0\.jpg is not a whole image"):
-        load_bar(tmp_path, size=8)
+        load_bar(tmp_path, size=8, aligned=0.75)
 
 
 def test_mixed_sizes_are_named(tmp_path):
@@ -175,7 +197,7 @@ def test_waterbirds_from_its_published_folder(tmp_path):
     assert len(data) == 16
     assert int(data.train.sum()) == 8
     assert torch.equal(data.aligned, data.setting == data.labels)
-    assert len(load_waterbirds(tmp_path, size=8, aligned=0.95)) <= 24
+    assert len(load_waterbirds(tmp_path, size=8, aligned=0.75)) <= 24
     (tmp_path / "metadata.csv").write_text("a,b\n1,2\n")
     with pytest.raises(FileFormatError, match="not the table of Waterbirds"):
         load_waterbirds(tmp_path)
@@ -186,7 +208,7 @@ def test_nico_from_its_published_folder(tmp_path):
         for name in ("dog", "cat"):
             for i in range(6 if (context, name) in (("grass", "dog"), ("rock", "cat")) else 3):
                 _picture(tmp_path / context / name / f"{i}.jpg")
-    data = load_nico(tmp_path, pairs={"dog": "grass", "cat": "rock"}, size=8)
+    data = load_nico(tmp_path, pairs={"dog": "grass", "cat": "rock"}, size=8, aligned=0.8)
     assert data.classes == ("dog", "cat")
     assert int((data.train & ~data.aligned).sum()) == 2
     with pytest.raises(DataError, match=r"no context .gras.*grass"):
