@@ -33,6 +33,8 @@ MOST_ROWS = 200
 """Rows of activations of each group, at most."""
 QUARTERS = ("target, aligned", "target, conflicting", "retained, target's setting", "retained, other setting")
 """The four groups of rows; the third shows whether the setting's cue was hurt."""
+NO_QUARTER = "-"
+"""Of retained images whose setting is not known: they may show the target's, or another."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Preprocess:
 class ImageTask(LabelledTask):
     """Forget one class; see `LabelledTask` for the sets. Made by `image_task`.
 
-    Items carry the labels ``bias`` (aligned, conflicting) and, where settings are known, ``quarter`` (see `QUARTERS`).
+    Items carry the labels ``bias`` (aligned, conflicting) and, where settings are known, ``quarter`` (see `QUARTERS`;
+    ``"-"`` for retained images whose own setting is not known).
 
     Attributes:
         data: The images, at the size that the model reads.
@@ -224,6 +227,8 @@ def image_task(data: BiasedImages, target: str, preprocess: Preprocess | None = 
 def _quarter(data: BiasedImages, i: int, label: int) -> str:
     if int(data.labels[i]) == label:
         return QUARTERS[0] if bool(data.aligned[i]) else QUARTERS[1]
+    if int(data.setting[i]) < 0:
+        return NO_QUARTER
     usual = data.setting[data.train & data.aligned & (data.labels == label)]
     mine = int(usual.mode().values) if len(usual) else -1
     return QUARTERS[2] if int(data.setting[i]) == mine >= 0 else QUARTERS[3]

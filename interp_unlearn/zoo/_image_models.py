@@ -137,13 +137,15 @@ def image_model(
         ModelError: If there is no such model.
     """
     training = training or default_training(name)
+    ids = task.data.where(train=True)
     facts = {
         "name": name,
         "classes": list(task.classes),
         "training": asdict(training),
         "preprocess": asdict(task.preprocess),
         "pixels": task.pixels,
-        "ids": config_hash(task.data.where(train=True).tolist()),
+        "ids": config_hash(ids.tolist()),
+        "labels": config_hash(task.data.labels[ids].tolist()),
         "exclude": task.target.entities[0] if exclude else None,
     }
     folder = cache_dir() / "images" / config_hash({**facts, "format": 1})

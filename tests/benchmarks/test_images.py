@@ -141,6 +141,19 @@ def _bar_npz(folder, n=12, size=8, **other):
         np.savez(folder / f"{split}.npz", **{**arrays, **other})
 
 
+def test_images_of_unknown_setting_are_in_no_quarter(tmp_path):
+    _bar_npz(tmp_path)
+    task = image_task(load_bar(tmp_path), "climbing")
+    bias, quarter = task.neighbours.groups["bias"], task.neighbours.groups["quarter"]
+    assert {q for b, q in zip(bias, quarter, strict=True) if b == "conflicting"} == {"-"}
+    assert {q for b, q in zip(bias, quarter, strict=True) if b == "aligned"} == {"retained, other setting"}
+    assert "-" not in task.forget_heldout.groups["quarter"]
+    from interp_unlearn.probes._image_probes import _placeless, labels_of_probes
+
+    _, groups, counts = labels_of_probes(task)
+    assert "no image is left for: retained, target's setting" in _placeless(groups[counts])
+
+
 def test_pickled_truncated_and_foreign_npz_are_refused(tmp_path):
     _bar_npz(tmp_path)
     assert len(load_bar(tmp_path).classes) == 6

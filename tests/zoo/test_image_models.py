@@ -1,5 +1,7 @@
 """Image classifiers: found blocks, training in a cache, folders, and modules left in train mode."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -67,6 +69,15 @@ def test_training_is_cached_and_gold_never_sees_the_class(task, cache):
     assert gold.source["exclude"] == "circle"
     assert not torch.equal(gold.module.head.weight, one.module.head.weight)
     assert not one.module.training
+
+
+def test_other_labels_of_the_same_images_are_another_classifier(task, cache):
+    one = image_model("small-resnet", task, TINY)
+    labels = torch.where(task.data.labels >= 0, (task.data.labels + 1) % 5, -1)
+    other = image_task(dataclasses.replace(task.data, labels=labels), "circle")
+    two = image_model("small-resnet", other, TINY)
+    assert one.source["labels"] != two.source["labels"]
+    assert len(list((cache / "cache" / "images").glob("[!.]*"))) == 2
 
 
 def test_a_saved_classifier_opens_by_path(task, cache):
