@@ -38,8 +38,8 @@ class GNNShape:
                 f"{', '.join(ARCHITECTURES)}"
             )
         for name in ("d_in", "d_out", "d_hidden"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; use at least 1")
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; use a whole number of at least 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
