@@ -1,8 +1,8 @@
 """Relearning on graphs and images: a part of the target is taught again, and the rest of it is tested.
 
-Taught the target alone, every model soon says the target's class of everything. So each batch holds as many *bystanders*
-(retained items of other classes, with their own classes) as items of the target, and what counts is how much more often
-an item of the target is called its class than a bystander is.
+Taught the target alone, every model soon says the target's class of everything. So each batch holds as many
+*bystanders* (retained items of other classes, with their own classes) as items of the target, and what counts is how
+much more often an item of the target is called its class than a bystander is.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def relearn_items(
         mask_policy="items",
         config=facts,
         seed=config.seed,
-        note="share of untaught items that are called their class, minus the share of bystanders that are called it too; "
+        note="share of untaught items called their class, minus the share of bystanders called it too; "
         "config['recall'] and config['bystanders'] have both apart, config['by_prompt'] (step, item) differences",
     )
 

@@ -100,9 +100,10 @@ def resplit(data: BiasedImages, aligned: float, seed: int = 0) -> BiasedImages:
     """Training images at a chosen share of aligned ones, and evaluation images at 50:50, class by class.
 
     Of each class, ``h`` aligned and ``h`` conflicting images are kept for evaluation, and of what remains as many train
-    as have the share: all aligned ones that are left, beside ``m`` conflicting ones (one at least, unless ``aligned`` is
-    1). Where conflicting images are few (``a > c``), all that do not train are for evaluation; else ``h`` is no more than
-    half of the aligned ones, so that there is enough to train on, and conflicting images that are left over are dropped.
+    as have the share: all aligned ones that are left, beside ``m`` conflicting ones (one at least, unless ``aligned``
+    is 1). Where conflicting images are few (``a > c``), all that do not train are for evaluation; else ``h`` is no more
+    than half of the aligned ones, so that there is enough to train on, and conflicting images that are left over are
+    dropped.
 
     Args:
         data: Whose present split is not regarded.
@@ -131,8 +132,8 @@ def resplit(data: BiasedImages, aligned: float, seed: int = 0) -> BiasedImages:
         if abs(got - aligned) > SHARE_OFF:
             raise DataError(
                 f"{data.name}: class {name!r} has {len(yes)} aligned and {len(no)} conflicting images, of which "
-                f"{len(yes) - held} and {moved} would train, a share of {got:.3f} in place of {aligned:g}; set aligned = "
-                f"{got:.3f} or add images"
+                f"{len(yes) - held} and {moved} would train, a share of {got:.3f} in place of {aligned:g}; "
+                f"set aligned = {got:.3f} or add images"
             )
         test += [*yes[:held].tolist(), *no[moved : moved + held].tolist()]
         train += [*yes[held:].tolist(), *no[:moved].tolist()]

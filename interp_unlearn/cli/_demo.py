@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from interp_unlearn._core import ConfigError
 from interp_unlearn.cli._console import console, friendly, progress_bar
 from interp_unlearn.cli._table import print_table, print_verdicts
 
@@ -45,6 +46,8 @@ def demo_command(
     from interp_unlearn.report import write_report
     from interp_unlearn.runs import configs_from_dict, run_many
 
+    if data is not None and not graph:
+        raise ConfigError("--data is a graph's file; add --graph, or leave it out")
     names = ["smollm2", "tinyworld"] if tinyworld else ["smollm2"]
     if vision or graph:
         names = ["vision"] * vision + ["graph"] * graph

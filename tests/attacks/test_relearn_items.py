@@ -46,9 +46,7 @@ def test_a_model_that_says_yes_to_everything_gets_no_credit():
     assert found.config["recall"]["exact"] == [1.0, 1.0, 1.0]
     assert found.config["bystanders"]["exact"]["present"] == [1.0, 1.0, 1.0]
     assert found.values.tolist() == [0.0, 0.0, 0.0]
-    control = relearn_items(
-        wrap(Yes().eval(), name="yes"), task, config, items=task.never_known, who="never known"
-    )
+    control = relearn_items(wrap(Yes().eval(), name="yes"), task, config, items=task.never_known, who="never known")
     assert relearn_evidence(found, control).value == pytest.approx(0.0, abs=1e-9)
 
 

@@ -120,7 +120,7 @@ def test_resplit_leaves_enough_to_train_on_where_conflicting_images_are_many():
 
 def test_a_share_that_a_small_set_cannot_have_is_refused(tmp_path):
     data = coloured_shapes(ShapesConfig(aligned=0.5, per_class=4, test_per_class=4, never=0, size=16))
-    with pytest.raises(DataError, match="in place of 0.95; set aligned = "):
+    with pytest.raises(DataError, match=r"in place of 0\.95; set aligned = "):
         resplit(data, 0.95)
 
 

@@ -1,5 +1,7 @@
 """Graphs, deletions, splits and tasks: what is deleted is gone from every input, and nothing leaks between splits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,6 +40,50 @@ def test_self_loops_and_copies_are_dropped_and_noted():
 def test_what_does_not_fit_is_refused(edges, labels, words):
     with pytest.raises(DataError, match=words):
         make_graph("g", torch.ones(3, 2), torch.tensor(edges), torch.tensor(labels))
+
+
+def test_signed_features_are_passed_as_they_are():
+    graph = small_graph()
+    signed = replace(graph, features=torch.randn(120, 16, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(signed.input(), signed.features)
+    assert torch.allclose(graph.input().to_dense().sum(1), torch.ones(120))
+    assert torch.equal(replace(graph, normalise="none").input().to_dense(), graph.features)
+    with pytest.raises(DataError, match=r"set normalise = .none"):
+        replace(signed, normalise="rows")
+    settings = [graph_task(g, ["edges 8"]).data_settings() for g in (graph, replace(graph, normalise="none"))]
+    assert settings[0] != settings[1]
+
+
+def test_another_published_split_is_another_training_set():
+    graph = small_graph()
+    splits = [
+        {"train": torch.arange(a, a + 60), "val": torch.arange(80, 95), "test": torch.arange(95, 120)} for a in (0, 9)
+    ]
+    tasks = [graph_task(replace(graph, public_split=s), ["nodes 4"], public_split=True) for s in splits]
+    assert tasks[0].data_settings() != tasks[1].data_settings()
+    with pytest.raises(ConfigError, match="public_split is of nodes"):
+        graph_task(graph, ["edges 8"], public_split=True)
+
+
+def test_a_layer_that_keeps_its_first_edges_is_refused():
+    task = edge_task()
+    model = network(task)
+    model.module.conv1.cached = True
+    with pytest.raises(ModelError, match=r"conv1 of .* cached=False"), without_deleted(task, model):
+        pass
+
+
+def test_a_network_left_in_train_mode_is_asked_in_evaluation_mode():
+    task = edge_task()
+    model = network(task)
+    model.module.project = torch.nn.BatchNorm1d(60)
+    model.module.takes_sparse = False
+    model.module.train()
+    with torch.no_grad():
+        one, two = task.output(model), task.output(model)
+    assert torch.equal(one, two)
+    assert model.module.project.num_batches_tracked == 0
+    assert model.module.training
 
 
 def test_hops_go_both_ways():

@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from interp_unlearn._core import DataError
 
+Normalise = Literal["auto", "rows", "none"]
 SPARSE_BELOW = 0.1
 """Share of features that are not 0 below which a sparse product is faster than a dense one."""
 
@@ -29,9 +31,12 @@ class Graph:
         classes: Names of the classes.
         public_split: Node ids of the published split, by ``"train"``, ``"val"`` and ``"test"``; may be empty.
         sources: Provenance sentences.
+        normalise: Whether a model is given rows of features divided by their sum: ``"rows"``, ``"none"``, or ``"auto"``
+            for rows where no feature is negative, as in bags of words.
 
     Raises:
-        DataError: If lengths differ, a node or class does not exist, or edges are not sorted, unique and loop-free.
+        DataError: If lengths differ, a node or class does not exist, edges are not sorted, unique and loop-free, or
+            rows with negative features are to be divided by their sum, which may be near 0.
     """
 
     name: str
@@ -41,9 +46,16 @@ class Graph:
     classes: tuple[str, ...]
     public_split: Mapping[str, Int[Tensor, " k"]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    normalise: Normalise = "auto"
 
     def __post_init__(self) -> None:
         n = self.n_nodes
+        if self.normalise not in get_args(Normalise):
+            raise DataError(f"normalise = {self.normalise!r} is unknown; use one of {', '.join(get_args(Normalise))}")
+        if self.normalise == "rows" and bool((self.features < 0).any()):
+            raise DataError(
+                f'{self.name} has negative features, whose rows cannot be divided by their sum; set normalise = "none"'
+            )
         if len(self.labels) != n:
             raise DataError(f"{self.name} has features of {n} nodes but {len(self.labels)} labels; give one per node")
         if not bool(torch.isfinite(self.features).all()):
@@ -74,10 +86,15 @@ class Graph:
             found.update(tensor.contiguous().numpy().tobytes())
         return found.hexdigest()[:16]
 
+    @property
+    def row_sums(self) -> bool:
+        """Whether rows are divided by their sum."""
+        return self.normalise == "rows" or (self.normalise == "auto" and not bool((self.features < 0).any()))
+
     def input(self) -> Float[Tensor, "n f"]:
-        """Features with rows that sum to 1 (rows of zeros stay), sparse (CSR) where few are not 0."""
+        """Features, with rows that sum to 1 (of zeros stay) where `row_sums`; sparse (CSR) where few are not 0."""
         total = self.features.sum(1, keepdim=True)
-        rows = self.features / torch.where(total.abs() > 0, total, torch.ones_like(total))
+        rows = self.features / torch.where(total > 0, total, torch.ones_like(total)) if self.row_sums else self.features
         if (rows != 0).float().mean() >= SPARSE_BELOW:
             return rows
         with warnings.catch_warnings():

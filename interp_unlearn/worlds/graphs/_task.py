@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp_unlearn._core import ConfigError, ModelError, generator
-from interp_unlearn.hooked import Activations, HookedModel, Intervention, capture
+from interp_unlearn._core import ConfigError, ModelError, config_hash, generator
+from interp_unlearn.hooked import Activations, HookedModel, Intervention, capture, evaluating
 from interp_unlearn.worlds._labelled import ItemSet, LabelledTask
 from interp_unlearn.worlds._types import Modality, Split, Target
 from interp_unlearn.worlds.graphs._deletion import Deletion, parse_deletion
@@ -89,12 +89,13 @@ class GraphTask(LabelledTask):
         return self._dense, self._edge_index
 
     def output(self, model: HookedModel) -> Float[Tensor, "n d"]:
-        """The model's output for every node, with graph where gradients are on.
+        """The model's output for every node, in evaluation mode, with graph where gradients are on.
 
         Raises:
             ModelError: If it is not one row per node.
         """
-        found = model.forward(self.inputs(model))
+        with evaluating(model.module):
+            found = model.forward(self.inputs(model))
         if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != self.graph.n_nodes:
             what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ModelError(
@@ -154,7 +155,8 @@ class GraphTask(LabelledTask):
 
     def data_settings(self) -> dict[str, Any]:
         """What the original model's training data depends on."""
-        return {"graph": self.graph.checksum(), "name": self.graph.name, "kind": self.kind, "seed": self.seed}
+        graph = {"graph": self.graph.checksum(), "normalise": self.graph.row_sums, "name": self.graph.name}
+        return {**graph, "kind": self.kind, "seed": self.seed}
 
     def settings(self) -> Mapping[str, Any]:
         """The data and the deletion."""
@@ -261,7 +263,11 @@ class NodeTask(GraphTask):
             if deletion.kind == "class"
             else torch.zeros_like(labels).bool()
         )
-        why = "nodes were named or drawn one by one; there are no more of them to hold out"
+        why = (
+            "no test node is of the deleted class"
+            if deletion.kind == "class"
+            else "nodes were named or drawn one by one; there are no more of them to hold out"
+        )
         self.forget_train = self._items("forget_train", self.deleted_nodes)
         self.forget_heldout = self._items("forget_heldout", test[gone[test]], why)
         self.retain_train = self._items("retain_train", self.retained)
@@ -308,8 +314,9 @@ class NodeTask(GraphTask):
         return {group: (found, tuple(f"node {n}" for n in found.tolist())) for group, found in ids.items()}
 
     def data_settings(self) -> dict[str, Any]:
-        """Also which split."""
-        return {**super().data_settings(), "public_split": self.public_split}
+        """Also which split, node by node."""
+        split = config_hash([ids.tolist() for ids in (self.split.train, self.split.val, self.split.test)])
+        return {**super().data_settings(), "public_split": self.public_split, "split": split}
 
 
 def graph_task(
@@ -331,6 +338,8 @@ def graph_task(
     if relations:
         raise ConfigError(f"target.relations = {list(relations)}: a graph has no relations; leave it out")
     deletion = parse_deletion(entities)
+    if public_split and deletion.kind == "edge":
+        raise ConfigError("public_split is of nodes, but edges are deleted, which are split by seed; leave it out")
     return EdgeTask(graph, deletion, seed) if deletion.kind == "edge" else NodeTask(graph, deletion, seed, public_split)
 
 
