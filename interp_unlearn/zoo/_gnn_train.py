@@ -56,10 +56,10 @@ class GNNTraining:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "d_hidden", "d_out"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"world.options.{name} is {getattr(self, name)}; use at least 1")
-        if not self.lr > 0:
-            raise ConfigError(f"world.options.lr is {self.lr}; use a positive number such as 0.01")
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ConfigError(f"world.options.{name} is {getattr(self, name)!r}; use a whole number of at least 1")
+        if not isinstance(self.lr, (int, float)) or not self.lr > 0:
+            raise ConfigError(f"world.options.lr is {self.lr!r}; use a positive number such as 0.01")
 
 
 def graph_model(

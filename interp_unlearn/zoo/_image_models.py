@@ -231,7 +231,7 @@ def load_image_folder(folder: Path) -> tuple[nn.Module, Preprocess | None, list[
         _fill(module, folder)
         return module.eval(), _preprocess(config["preprocess"]), list(config["classes"])
     if "architecture" in config:
-        timm = optional_import("timm", "vision", f"opening {folder}, a timm model,")
+        timm = optional_import("timm", "timm", f"opening {folder}, a timm model,")
         module = timm.create_model(config["architecture"], pretrained=False, num_classes=config.get("num_classes"))
         _fill(module, folder)
         own = config.get("pretrained_cfg", {})

@@ -56,6 +56,10 @@ class Graph:
             raise DataError(
                 f'{self.name} has negative features, whose rows cannot be divided by their sum; set normalise = "none"'
             )
+        if not n or not self.features.shape[1]:
+            raise DataError(
+                f"{self.name} has {n} nodes and {self.features.shape[1]} features; give at least one of each"
+            )
         if len(self.labels) != n:
             raise DataError(f"{self.name} has features of {n} nodes but {len(self.labels)} labels; give one per node")
         if not bool(torch.isfinite(self.features).all()):
@@ -68,10 +72,26 @@ class Graph:
                 f"{self.name} has labels from {int(self.labels.min())} to {int(self.labels.max())}, but "
                 f"{len(self.classes)} classes; classes are counted from 0, and -1 means none"
             )
+        self._check_split()
         keys = edge_keys(self.edges, n)
         if not bool((self.edges[0] < self.edges[1]).all()) or not bool((keys.diff() > 0).all()):
             raise DataError(
                 f"{self.name} holds self-loops, or an edge twice; build it with make_graph, which drops them"
+            )
+
+    def _check_split(self) -> None:
+        n = self.n_nodes
+        for part, ids in self.public_split.items():
+            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < n:
+                raise DataError(
+                    f"{self.name}: the published split's {part!r} has a node outside 0…{n - 1}; mend its ids"
+                )
+        together = (
+            torch.cat([ids.long() for ids in self.public_split.values()]) if self.public_split else self.labels[:0]
+        )
+        if len(together.unique()) < len(together):
+            raise DataError(
+                f"{self.name}: a node is twice in the published split, or in two of its parts; list every node once"
             )
 
     @property

@@ -141,7 +141,15 @@ def split_nodes(graph: Graph, seed: int, public: bool) -> NodeSplit:
         missing = [name for name in ("train", "val", "test") if name not in graph.public_split]
         if missing:
             raise DataError(f"{graph.name} has no published split; set public_split = false")
-        return NodeSplit(*(graph.public_split[name].sort().values for name in ("train", "val", "test")))
+        parts = []
+        for name in ("train", "val", "test"):
+            ids = graph.public_split[name].sort().values
+            parts.append(ids[graph.labels[ids] >= 0])
+            if not len(parts[-1]):
+                raise DataError(
+                    f"{graph.name}: the published split's {name!r} has no node with a class; set public_split = false"
+                )
+        return NodeSplit(*parts)
     labelled = (graph.labels >= 0).nonzero()[:, 0]
     held = int(NODE_HELD_OUT * len(labelled))
     if held < 2:
