@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from interp_unlearn._core import ConfigError, DataError, numpy_rng
+from interp_unlearn._core import ConfigError, DataError, ModelError, numpy_rng
 from interp_unlearn.benchmarks._images import ALIGNED, CONFLICTING, BiasedImages
 from interp_unlearn.hooked import (
     Activations,
@@ -115,11 +115,17 @@ class ImageTask(LabelledTask):
         """Blocks and head of a model.
 
         Raises:
-            ModelError: If it is no image classifier, or has another number of classes.
+            ModelError: If it is no image classifier, or cannot read images of this kind and size.
         """
         if model.module not in self._shapes:
             example = self.inputs(torch.zeros(1, dtype=torch.long)).to(model.device, model.dtype)
-            self._shapes[model.module] = image_shape(model, example)
+            try:
+                self._shapes[model.module] = image_shape(model, example)
+            except (RuntimeError, ValueError) as error:
+                raise ModelError(
+                    f"{model.name} cannot read RGB images of {example.shape[3]}×{example.shape[2]} pixels "
+                    f"({str(error).splitlines()[0]}); use a classifier of such images, or set the size that it wants"
+                ) from error
         return self._shapes[model.module]
 
     def sites(self, model: HookedModel, stride: int = 1) -> list[str]:

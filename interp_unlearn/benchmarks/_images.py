@@ -7,6 +7,7 @@ images are aligned learns the setting as a shortcut for the class.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,14 +87,24 @@ class BiasedImages:
         return ((self.train == train) & (self.labels >= 0)).nonzero()[:, 0]
 
 
-def check_share(aligned: float) -> None:
+def check_share(aligned: Any) -> None:
     """Refuse a share of aligned images that is none.
 
     Raises:
         ConfigError: If it is not above 0 and at most 1.
     """
-    if not 0 < aligned <= 1:
-        raise ConfigError(f"aligned = {aligned} is not a share of training images; use e.g. 0.995 or 0.95")
+    if not isinstance(aligned, (int, float)) or isinstance(aligned, bool) or not 0 < aligned <= 1:
+        raise ConfigError(f"aligned = {aligned!r} is not a share of training images; use e.g. 0.995 or 0.95")
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number of at least so much.
+
+    Raises:
+        ConfigError: Which names the option.
+    """
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{name} = {value!r}; give a whole number of at least {least}")
 
 
 def resplit(data: BiasedImages, aligned: float, seed: int = 0) -> BiasedImages:

@@ -187,6 +187,38 @@ def test_bar_from_its_published_folders(tmp_path):
         load_bar(tmp_path, size=8, aligned=0.75)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": 0}, "size = 0"),
+        ({"size": -4}, "size = -4"),
+        ({"size": "64"}, "size = '64'"),
+        ({"seed": "a"}, "seed = 'a'"),
+        ({"aligned": "0.9"}, "aligned = '0.9'"),
+        ({"pairs": ["dog", "cat"]}, "usual contexts"),
+    ],
+)
+def test_options_of_another_type_are_refused(tmp_path, options, words):
+    with pytest.raises(ConfigError, match=words):
+        load_images("nico++", tmp_path, **{"pairs": {"dog": "grass", "cat": "rock"}, **options})
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere is not a folder"):
+        load_nico(tmp_path / "nowhere", pairs={"dog": "grass", "cat": "rock"})
+
+
+@pytest.mark.parametrize(
+    "change", [lambda n: n - 1, lambda n: n + 1, lambda n: n + 0.7, lambda n: np.eye(6, dtype=int)[n]]
+)
+def test_labels_that_are_no_actions_are_refused(tmp_path, change):
+    _bar_npz(tmp_path)
+    labels = np.load(tmp_path / "train.npz")["labels"]
+    _bar_npz(tmp_path, labels=change(labels))
+    with pytest.raises(FileFormatError, match="as a number 0…5"):
+        load_bar(tmp_path)
+
+
 def test_mixed_sizes_are_named(tmp_path):
     from interp_unlearn.benchmarks._image_files import image_files, read_images
 
