@@ -11,7 +11,7 @@ import typer
 
 from interp_unlearn._core import ConfigError
 from interp_unlearn.cli._console import console, friendly, progress_bar
-from interp_unlearn.cli._table import print_table, print_verdicts
+from interp_unlearn.cli._table import print_partitions, print_table, print_verdicts
 
 
 def demo_config(name: str, entity: str | None, seed: int) -> dict[str, Any]:
@@ -64,4 +64,5 @@ def demo_command(
     for group in finished:
         print_table(group)
         print_verdicts(group)
+        print_partitions(group)
     console.print(f"Report (opens offline): {report}", highlight=False, soft_wrap=True)

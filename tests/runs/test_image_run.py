@@ -70,7 +70,12 @@ def test_only_parameters_changed(finished):
 
 def test_the_report_has_pictures_and_no_word_of_what_images_lack(finished, tmp_path):
     page = write_report([finished.path], tmp_path / "report.html").read_text(encoding="utf-8")
-    for words in ("Where the class is seen", "In the usual setting and out of it", "Class and setting by block"):
+    for words in (
+        "rank correlation with the loss",
+        "Where the class is seen",
+        "In the usual setting and out of it",
+        "Class and setting by block",
+    ):
         assert words in page
     assert "multi-hop" not in page.partition("What was not tested")[0]
 
