@@ -24,7 +24,8 @@ def read_npz(path: Path, name: str, classes: tuple[str, ...] = (), source: str =
 
     Features are either ``features`` (N, F) or a CSR matrix in ``feat_data``, ``feat_indices``, ``feat_indptr`` and
     ``feat_shape``; ``train_idx``, ``val_idx`` and ``test_idx`` are the published split, if there is one: node ids, or
-    masks (N,).
+    masks (N,). ``train_edges``, ``val_edges`` and ``test_edges`` (2, K) are one of the edges, and ``deleted_edges``
+    those that another tool deleted.
 
     Raises:
         FileFormatError: If it is no ``.npz``, or holds pickled objects.
@@ -48,6 +49,12 @@ def read_npz(path: Path, name: str, classes: tuple[str, ...] = (), source: str =
             "of one-hot rows labels.argmax(1)"
         )
     split = {part: _ids(path, part, arrays, len(labels)) for part in PARTS if f"{part}_idx" in arrays}
+    listed = {part: arrays[f"{part}_edges"] for part in (*PARTS, "deleted") if f"{part}_edges" in arrays}
+    for part, pairs in listed.items():
+        if pairs.ndim != 2 or pairs.shape[0] != 2 or not np.issubdtype(pairs.dtype, np.integer):
+            raise DataError(
+                f"{path}: {part}_edges is {pairs.dtype} of shape {pairs.shape}; give integers of shape (2, K)"
+            )
     return make_graph(
         name,
         torch.from_numpy(np.ascontiguousarray(features)).float(),
@@ -56,6 +63,7 @@ def read_npz(path: Path, name: str, classes: tuple[str, ...] = (), source: str =
         classes,
         split,
         [source or f"read from {path.name}"],
+        {part: torch.from_numpy(pairs.astype(np.int64)) for part, pairs in listed.items()},
     )
 
 

@@ -42,7 +42,7 @@ class GraphData:
     Attributes:
         path: Of an ``.npz``, or of a folder with a citation network's files.
         download: Let torch-geometric fetch what is not at hand.
-        public_split: Of node tasks, use the published split.
+        public_split: Use the published split, of nodes or edges.
         graph_seed: Of the generated graph.
         normalise: See `Graph`.
     """

@@ -34,7 +34,7 @@ class GNNShape:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise ConfigError(
-                f"unknown graph network {self.architecture!r}{nearest(self.architecture, ARCHITECTURES)}; known: "
+                f"unknown graph network {self.architecture!r}{nearest(str(self.architecture), ARCHITECTURES)}; known: "
                 f"{', '.join(ARCHITECTURES)}"
             )
         for name in ("d_in", "d_out", "d_hidden"):

@@ -52,6 +52,8 @@ def test_pickled_objects_are_refused(tmp_path):
         ({"test_idx": np.array([1, 1])}, "list every node once"),
         ({"train_idx": np.array([1]), "test_idx": np.array([1])}, "list every node once"),
         ({"test_idx": np.array([0.5])}, "give node ids"),
+        ({"train_edges": np.zeros((3, 2), dtype=int)}, "train_edges is int64 of shape"),
+        ({"deleted_edges": np.array([[0], [5]])}, "that are no edges"),
         ({"test_idx": np.array([True, False])}, "give node ids"),
         ({"features": None, **csr(indices=[0, 1, 2, 3, 4, 9])}, "column outside 0…5"),
         ({"features": None, **csr(shape=[6])}, "two whole numbers"),

@@ -114,7 +114,6 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(data, tmp_path):
     [
         ({"model": {"name": "gcn", "adapter": "/nowhere"}}, "without adapters and SAEs"),
         ({"latents": {"sae": "train"}}, "without adapters and SAEs"),
-        ({"options": {"public_split": True}}, "public_split is of nodes"),
         ({"options": {"epochs": "3"}}, "epochs must be a whole number"),
         ({"options": {"epochs": 2.5}}, "epochs must be a whole number"),
         ({"options": {"lr": "x"}}, "lr must be a number"),

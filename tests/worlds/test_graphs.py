@@ -61,8 +61,29 @@ def test_another_published_split_is_another_training_set():
     ]
     tasks = [graph_task(replace(graph, public_split=s), ["nodes 4"], public_split=True) for s in splits]
     assert tasks[0].data_settings() != tasks[1].data_settings()
-    with pytest.raises(ConfigError, match="public_split is of nodes"):
+
+
+def test_edges_may_be_split_and_deleted_as_another_tool_did():
+    graph = small_graph()
+    order = torch.randperm(360, generator=torch.Generator().manual_seed(3))
+    parts = {"test": order[:20], "val": order[20:40], "train": order[40:], "deleted": order[40:50]}
+    split = {part: graph.edges[:, which].flip(0) for part, which in parts.items()}
+    given = make_graph("mine", graph.features, graph.edges, graph.labels, graph.classes, edge_split=split)
+    task = graph_task(given, ["listed"], public_split=True)
+    keys = lambda edges: set(edge_keys(edges, 120).tolist())  # noqa: E731
+    assert keys(task.deleted_edges) == keys(split["deleted"])
+    assert keys(task.split.test) == keys(split["test"])
+    assert keys(task.messages) == keys(split["train"])
+    assert not is_among(task.split.test_negative, graph.edges, 120).any()
+    assert task.data_settings() != graph_task(given, ["edges 8"]).data_settings()
+    with pytest.raises(DataError, match="no published split of edges"):
         graph_task(graph, ["edges 8"], public_split=True)
+    with pytest.raises(DataError, match="lists no deleted edges"):
+        graph_task(graph, ["listed"])
+    with pytest.raises(DataError, match="in two parts"):
+        replace(given, edge_split={"train": graph.edges[:, :9], "val": graph.edges[:, 8:12]})
+    with pytest.raises(DataError, match="that are no edges"):
+        replace(given, edge_split={"train": task.split.test_negative})
 
 
 def test_a_layer_that_keeps_its_first_edges_is_refused():

@@ -31,6 +31,8 @@ class Graph:
         classes: Names of the classes.
         public_split: Node ids of the published split, by ``"train"``, ``"val"`` and ``"test"``; may be empty.
         sources: Provenance sentences.
+        edge_split: Edges of a published split, each once, by ``"train"``, ``"val"`` and ``"test"``, and by
+            ``"deleted"`` those that another tool deleted; may be empty.
         normalise: Whether a model is given rows of features divided by their sum: ``"rows"``, ``"none"``, or ``"auto"``
             for rows where no feature is negative, as in bags of words.
 
@@ -47,6 +49,7 @@ class Graph:
     public_split: Mapping[str, Int[Tensor, " k"]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     normalise: Normalise = "auto"
+    edge_split: Mapping[str, Int[Tensor, "2 _"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = self.n_nodes
@@ -73,6 +76,7 @@ class Graph:
                 f"{len(self.classes)} classes; classes are counted from 0, and -1 means none"
             )
         self._check_split()
+        self._check_edge_split()
         keys = edge_keys(self.edges, n)
         if not bool((self.edges[0] < self.edges[1]).all()) or not bool((keys.diff() > 0).all()):
             raise DataError(
@@ -93,6 +97,15 @@ class Graph:
             raise DataError(
                 f"{self.name}: a node is twice in the published split, or in two of its parts; list every node once"
             )
+
+    def _check_edge_split(self) -> None:
+        for part, edges in self.edge_split.items():
+            if not bool(is_among(edges, self.edges, self.n_nodes).all()):
+                raise DataError(f"{self.name}: the published split has {part!r} edges that are no edges; mend it")
+        parts = [edge_keys(edges, self.n_nodes) for part, edges in self.edge_split.items() if part != "deleted"]
+        together = torch.cat([self.edges[0, :0], *parts])
+        if len(together.unique()) < len(together):
+            raise DataError(f"{self.name}: an edge is in two parts of the published split; list every edge in one")
 
     @property
     def n_nodes(self) -> int:
@@ -130,6 +143,7 @@ def make_graph(
     classes: Sequence[str] = (),
     public_split: Mapping[str, Int[Tensor, " k"]] | None = None,
     sources: Sequence[str] = (),
+    edge_split: Mapping[str, Int[Tensor, "2 _"]] | None = None,
 ) -> Graph:
     """A `Graph` from edges in any order and direction; self-loops and repeated edges are dropped, and that is noted.
 
@@ -141,17 +155,25 @@ def make_graph(
         classes: Their names; default ``"class 0"`` and so on.
         public_split: See `Graph`.
         sources: Provenance sentences.
+        edge_split: See `Graph`; pairs in any direction.
 
     Raises:
         DataError: As `Graph`.
     """
     loops = int((edges[0] == edges[1]).sum())
-    edges = edges[:, edges[0] != edges[1]].long()
-    low, high = edges.min(0).values, edges.max(0).values
-    pairs = torch.stack([low, high], 1).unique(dim=0).T.contiguous() if edges.numel() else edges.reshape(2, 0)
+    pairs = _once(edges)
+    split = {part: _once(found) for part, found in (edge_split or {}).items()}
     said = [*sources, f"{pairs.shape[1]} undirected edges"] + ([f"{loops} self-loops were dropped"] if loops else [])
     names = tuple(classes) or tuple(f"class {i}" for i in range(int(labels.max()) + 1 if len(labels) else 0))
-    return Graph(name, features.float(), pairs, labels.long(), names, dict(public_split or {}), tuple(said))
+    nodes = dict(public_split or {})
+    return Graph(name, features.float(), pairs, labels.long(), names, nodes, tuple(said), edge_split=split)
+
+
+def _once(edges: Int[Tensor, "2 e"]) -> Int[Tensor, "2 m"]:
+    """Each undirected edge once, smaller node first, sorted, without self-loops."""
+    edges = edges[:, edges[0] != edges[1]].long()
+    low, high = edges.min(0).values, edges.max(0).values
+    return torch.stack([low, high], 1).unique(dim=0).T.contiguous() if edges.numel() else edges.reshape(2, 0)
 
 
 def edge_keys(edges: Int[Tensor, "2 m"], n_nodes: int) -> Int[Tensor, " m"]:

@@ -185,9 +185,10 @@ class EdgeTask(GraphTask):
     kind = "edge"
     classes = ("absent", "present")
 
-    def __init__(self, graph: Graph, deletion: Deletion, seed: int) -> None:
+    def __init__(self, graph: Graph, deletion: Deletion, seed: int, public_split: bool = False) -> None:
         super().__init__(graph, deletion, seed)
-        self.split: EdgeSplit = split_edges(graph, seed)
+        self.public_split = public_split
+        self.split: EdgeSplit = split_edges(graph, seed, public_split)
         chosen = choose_edges(graph, self.split, deletion, seed)
         self.messages = self.split.train
         self.deleted_edges, self.retained = self.messages[:, chosen], self.messages[:, ~chosen]
@@ -235,6 +236,12 @@ class EdgeTask(GraphTask):
             "unknown_eval": self._some(self.split.test.T, "test"),
         }
         return {group: (found, edge_names(found)) for group, found in ids.items()}
+
+    def data_settings(self) -> dict[str, Any]:
+        """Also the published split, where that is used."""
+        parts = (self.split.train, self.split.val, self.split.test)
+        split = {"split": config_hash([edges.tolist() for edges in parts])} if self.public_split else {}
+        return {**super().data_settings(), **split}
 
 
 class NodeTask(GraphTask):
@@ -329,7 +336,7 @@ def graph_task(
         entities: What is deleted, see `parse_deletion`.
         relations: Must be empty: a graph has none.
         seed: Of the split and of what is drawn.
-        public_split: Of node tasks, use the published split.
+        public_split: Use the published split, of nodes or edges.
 
     Raises:
         ConfigError: If the deletion is written in another form, or relations are given.
@@ -338,9 +345,8 @@ def graph_task(
     if relations:
         raise ConfigError(f"target.relations = {list(relations)}: a graph has no relations; leave it out")
     deletion = parse_deletion(entities)
-    if public_split and deletion.kind == "edge":
-        raise ConfigError("public_split is of nodes, but edges are deleted, which are split by seed; leave it out")
-    return EdgeTask(graph, deletion, seed) if deletion.kind == "edge" else NodeTask(graph, deletion, seed, public_split)
+    kind = EdgeTask if deletion.kind == "edge" else NodeTask
+    return kind(graph, deletion, seed, public_split)
 
 
 def edge_names(ids: Int[Tensor, "k 2"]) -> tuple[str, ...]:
