@@ -18,6 +18,7 @@ from interp_unlearn.worlds.graphs import (
     is_inside,
     parse_deletion,
 )
+from interp_unlearn.zoo import GNNShape, seeded_gnn
 
 from ..tiny_graphs import edge_task, network, node_task, path_graph, small_graph
 
@@ -92,6 +93,14 @@ def test_a_layer_that_keeps_its_first_edges_is_refused():
     model.module.conv1.cached = True
     with pytest.raises(ModelError, match=r"conv1 of .* cached=False"), without_deleted(task, model):
         pass
+
+
+@pytest.mark.parametrize("architecture", ["gcn", "gin"])
+def test_a_network_of_other_features_is_refused(architecture):
+    task = edge_task()
+    other = wrap(seeded_gnn(GNNShape(architecture, 61, 8, 16), 0).eval())
+    with pytest.raises(ModelError, match="cannot read the 60 features of a node of citations"):
+        task.output(other)
 
 
 def test_a_network_left_in_train_mode_is_asked_in_evaluation_mode():

@@ -92,10 +92,18 @@ class GraphTask(LabelledTask):
         """The model's output for every node, in evaluation mode, with graph where gradients are on.
 
         Raises:
-            ModelError: If it is not one row per node.
+            ModelError: If it is not one row per node, or the model wants nodes with other features.
         """
         with evaluating(model.module):
-            found = model.forward(self.inputs(model))
+            try:
+                found = model.forward(self.inputs(model))
+            except RuntimeError as error:
+                if not any(word in str(error) for word in ("shape", "size", "dimension")):
+                    raise
+                raise ModelError(
+                    f"{model.name} cannot read the {self.graph.features.shape[1]} features of a node of {self.world} "
+                    f"({str(error).splitlines()[0]}); use a network of this graph"
+                ) from error
         if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != self.graph.n_nodes:
             what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ModelError(
