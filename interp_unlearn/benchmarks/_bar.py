@@ -72,6 +72,12 @@ def _npz(path: Path) -> Loaded:
     images, labels = found["images"], found["labels"]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise FileFormatError(f"{path}: images are {images.dtype} {images.shape}; uint8 (n, h, w, 3) is expected")
+    whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    if not whole or (len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(ACTIONS)):
+        raise FileFormatError(
+            f"{path}: labels are {labels.dtype} of shape {labels.shape}; give each image's action as a number 0…"
+            f"{len(ACTIONS) - 1}, (n,)"
+        )
     if not len(images) == len(labels) == len(found["filenames"]):
         raise FileFormatError(f"{path}: {len(images)} images but {len(labels)} labels; copy or make it again")
     return images.transpose(0, 3, 1, 2).copy(), labels, [str(name) for name in found["filenames"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,10 +72,12 @@ def load_nico(
         FileFormatError: If a file is damaged.
     """
     folder = Path(folder).expanduser()
-    if len(pairs) < 2:
+    if not is_pairs(pairs) or len(pairs) < 2:
         raise ConfigError('nico++: name classes with their usual contexts, e.g. pairs = {dog = "grass", cat = "rock"}')
     classes, contexts = tuple(pairs), tuple(dict.fromkeys(pairs.values()))
-    there = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give the one that holds <context>/<class>/*.jpg")
+    there = sorted(p.name for p in folder.iterdir() if p.is_dir())
     for context in contexts:
         if context not in there:
             raise DataError(f"{folder} has no context {context!r}{nearest(context, there)}; it has {', '.join(there)}")
@@ -91,6 +94,11 @@ def load_nico(
     y, place = np.array(labels), np.array(places)
     data = _made("nico++", files, size, y, place, place == usual, place == usual, classes, contexts)
     return resplit(data, aligned, seed)
+
+
+def is_pairs(value: Any) -> bool:
+    """Whether it ties texts to texts."""
+    return isinstance(value, Mapping) and all(isinstance(v, str) for v in (*value, *value.values()))
 
 
 def _made(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from interp_unlearn._core import ConfigError, DataError, cache_dir, nearest, numpy_rng, optional_import
 from interp_unlearn.benchmarks._graph_files import read_npz, read_planetoid
-from interp_unlearn.worlds.graphs import Graph, make_graph
+from interp_unlearn.worlds.graphs import Graph, Normalise, make_graph
 
 GRAPHS = {
     "citations": "generated: 600 papers in 6 fields that cite within their field, with words of their field",
@@ -44,6 +45,7 @@ def load_graph(
     path: str | Path | None = None,
     download: bool = False,
     seed: int = 0,
+    normalise: Normalise = "auto",
 ) -> Graph:
     """A graph by name, or your own.
 
@@ -57,12 +59,17 @@ def load_graph(
             place of the data folder.
         download: Let torch-geometric fetch a citation network that is not at hand.
         seed: Of ``"citations"``.
+        normalise: Whether a model is given rows of features divided by their sum, see `Graph`.
 
     Raises:
         ConfigError: If the name is unknown, or ``"graph"`` has no path.
         DataError: If the files are not at hand, or do not fit together.
         FileFormatError: If a file is damaged or pickled.
     """
+    return replace(_load(name, data_dir, path, download, seed), normalise=normalise)
+
+
+def _load(name: str, data_dir: str | Path | None, path: str | Path | None, download: bool, seed: int) -> Graph:
     if name not in GRAPHS:
         raise ConfigError(f"unknown graph {name!r}{nearest(name, GRAPHS)}; known: {', '.join(GRAPHS)}")
     if name == "citations":

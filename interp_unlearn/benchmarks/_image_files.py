@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from interp_unlearn._core import DataError, FileFormatError, optional_import
+from interp_unlearn._core import ConfigError, DataError, FileFormatError, optional_import
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+SMALLEST = 8
+"""Height and width in pixels, at least."""
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -32,12 +35,15 @@ def read_images(files: Sequence[Path], size: int | None) -> UInt8[np.ndarray, "n
         size: Cut the middle square out and scale it (Lanczos) to so many pixels; None takes images as they are.
 
     Raises:
+        ConfigError: If the size is no whole number, or too small.
         MissingPackageError: If pillow is not installed.
         FileFormatError: If a file is not a whole image.
         DataError: If images differ in size and ``size`` is None, or there are none.
     """
     pillow = optional_import("PIL.Image", "vision", "reading image files")
     ops = optional_import("PIL.ImageOps", "vision", "reading image files")
+    if size is not None and (type(size) is not int or size < SMALLEST):
+        raise ConfigError(f"size = {size!r}; give a whole number of pixels, at least {SMALLEST}")
     if not files:
         raise DataError("there is no image file to read; check the folder")
     found: list[np.ndarray] = []

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from interp_unlearn._core import ConfigError, DataError, numpy_rng
+from interp_unlearn._core import ConfigError, DataError, ModelError, numpy_rng
 from interp_unlearn.benchmarks._images import ALIGNED, CONFLICTING, BiasedImages
 from interp_unlearn.hooked import (
     Activations,
@@ -33,6 +33,8 @@ MOST_ROWS = 200
 """Rows of activations of each group, at most."""
 QUARTERS = ("target, aligned", "target, conflicting", "retained, target's setting", "retained, other setting")
 """The four groups of rows; the third shows whether the setting's cue was hurt."""
+NO_QUARTER = "-"
+"""Of retained images whose setting is not known: they may show the target's, or another."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Preprocess:
 class ImageTask(LabelledTask):
     """Forget one class; see `LabelledTask` for the sets. Made by `image_task`.
 
-    Items carry the labels ``bias`` (aligned, conflicting) and, where settings are known, ``quarter`` (see `QUARTERS`).
+    Items carry the labels ``bias`` (aligned, conflicting) and, where settings are known, ``quarter`` (see `QUARTERS`;
+    ``"-"`` for retained images whose own setting is not known).
 
     Attributes:
         data: The images, at the size that the model reads.
@@ -112,11 +115,17 @@ class ImageTask(LabelledTask):
         """Blocks and head of a model.
 
         Raises:
-            ModelError: If it is no image classifier, or has another number of classes.
+            ModelError: If it is no image classifier, or cannot read images of this kind and size.
         """
         if model.module not in self._shapes:
             example = self.inputs(torch.zeros(1, dtype=torch.long)).to(model.device, model.dtype)
-            self._shapes[model.module] = image_shape(model, example)
+            try:
+                self._shapes[model.module] = image_shape(model, example)
+            except (RuntimeError, ValueError) as error:
+                raise ModelError(
+                    f"{model.name} cannot read RGB images of {example.shape[3]}×{example.shape[2]} pixels "
+                    f"({str(error).splitlines()[0]}); use a classifier of such images, or set the size that it wants"
+                ) from error
         return self._shapes[model.module]
 
     def sites(self, model: HookedModel, stride: int = 1) -> list[str]:
@@ -224,6 +233,8 @@ def image_task(data: BiasedImages, target: str, preprocess: Preprocess | None = 
 def _quarter(data: BiasedImages, i: int, label: int) -> str:
     if int(data.labels[i]) == label:
         return QUARTERS[0] if bool(data.aligned[i]) else QUARTERS[1]
+    if int(data.setting[i]) < 0:
+        return NO_QUARTER
     usual = data.setting[data.train & data.aligned & (data.labels == label)]
     mine = int(usual.mode().values) if len(usual) else -1
     return QUARTERS[2] if int(data.setting[i]) == mine >= 0 else QUARTERS[3]

@@ -7,6 +7,7 @@ images are aligned learns the setting as a shortcut for the class.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from interp_unlearn._core import ConfigError, DataError, nearest, numpy_rng
 
 ALIGNED, CONFLICTING = "aligned", "conflicting"
+SHARE_OFF = 0.1
+"""How far the share of aligned training images may be from what was asked; small classes cannot have every share."""
 
 
 @dataclass(frozen=True)
@@ -84,23 +87,34 @@ class BiasedImages:
         return ((self.train == train) & (self.labels >= 0)).nonzero()[:, 0]
 
 
-def check_share(aligned: float) -> None:
+def check_share(aligned: Any) -> None:
     """Refuse a share of aligned images that is none.
 
     Raises:
         ConfigError: If it is not above 0 and at most 1.
     """
-    if not 0 < aligned <= 1:
-        raise ConfigError(f"aligned = {aligned} is not a share of training images; use e.g. 0.995 or 0.95")
+    if not isinstance(aligned, (int, float)) or isinstance(aligned, bool) or not 0 < aligned <= 1:
+        raise ConfigError(f"aligned = {aligned!r} is not a share of training images; use e.g. 0.995 or 0.95")
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number of at least so much.
+
+    Raises:
+        ConfigError: Which names the option.
+    """
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{name} = {value!r}; give a whole number of at least {least}")
 
 
 def resplit(data: BiasedImages, aligned: float, seed: int = 0) -> BiasedImages:
     """Training images at a chosen share of aligned ones, and evaluation images at 50:50, class by class.
 
-    Of each class with ``a`` aligned and ``c`` conflicting images, ``m`` conflicting ones go to training and the other
-    ``c - m`` are kept for evaluation, beside as many aligned ones; the remaining aligned ones train. ``m`` is one at
-    least, and as near as can be to the share ``1 - aligned`` of what trains. Images that are left over are dropped
-    (there are none where ``a > c``).
+    Of each class, ``h`` aligned and ``h`` conflicting images are kept for evaluation, and of what remains as many train
+    as have the share: all aligned ones that are left, beside ``m`` conflicting ones (one at least, unless ``aligned``
+    is 1). Where conflicting images are few (``a > c``), all that do not train are for evaluation; else ``h`` is no more
+    than half of the aligned ones, so that there is enough to train on, and conflicting images that are left over are
+    dropped.
 
     Args:
         data: Whose present split is not regarded.
@@ -109,7 +123,7 @@ def resplit(data: BiasedImages, aligned: float, seed: int = 0) -> BiasedImages:
 
     Raises:
         ConfigError: If ``aligned`` is no share.
-        DataError: If a class has too few aligned or conflicting images.
+        DataError: If a class has too few aligned or conflicting images, also for the share.
     """
     check_share(aligned)
     train: list[int] = []
@@ -124,8 +138,14 @@ def resplit(data: BiasedImages, aligned: float, seed: int = 0) -> BiasedImages:
                 "at least 2 of each are needed for a split"
             )
         yes, no = rng.permutation(yes), rng.permutation(no)
-        moved = _moved(len(yes), len(no), aligned)
-        held = min(len(no) - moved, len(yes) - 1)
+        held, moved = _sizes(len(yes), len(no), aligned)
+        got = (len(yes) - held) / (len(yes) - held + moved)
+        if abs(got - aligned) > SHARE_OFF:
+            raise DataError(
+                f"{data.name}: class {name!r} has {len(yes)} aligned and {len(no)} conflicting images, of which "
+                f"{len(yes) - held} and {moved} would train, a share of {got:.3f} in place of {aligned:g}; "
+                f"set aligned = {got:.3f} or add images"
+            )
         test += [*yes[:held].tolist(), *no[moved : moved + held].tolist()]
         train += [*yes[held:].tolist(), *no[:moved].tolist()]
     kept = sorted([*train, *test, *(data.labels < 0).nonzero()[:, 0].tolist()])
@@ -134,10 +154,18 @@ def resplit(data: BiasedImages, aligned: float, seed: int = 0) -> BiasedImages:
     return take(replace(data, train=is_train), np.array(kept))
 
 
-def _moved(n_aligned: int, n_conflicting: int, aligned: float) -> int:
-    """Conflicting images to train on: a share of the aligned ones that are left, one at least, one kept."""
-    best = round((1 - aligned) * max(1, n_aligned - n_conflicting))
-    return min(max(1, best), n_conflicting - 1)
+def _sizes(n_aligned: int, n_conflicting: int, aligned: float) -> tuple[int, int]:
+    """Images of each kind held out, and conflicting images to train on, which have the share of what is left."""
+    least = 0 if aligned == 1 else 1
+
+    def moved(held: int) -> int:
+        return max(least, round((1 - aligned) / aligned * (n_aligned - held)))
+
+    most = n_conflicting - 1 if n_aligned > n_conflicting else min(n_conflicting - 1, n_aligned // 2)
+    for held in range(most, 0, -1):
+        if held + moved(held) <= n_conflicting:
+            return held, moved(held)
+    return 1, n_conflicting - 1
 
 
 def take(data: BiasedImages, which: np.ndarray) -> BiasedImages:

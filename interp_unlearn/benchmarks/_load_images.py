@@ -8,8 +8,9 @@ from typing import Any
 
 from interp_unlearn._core import ConfigError, nearest
 from interp_unlearn.benchmarks._bar import load_bar
-from interp_unlearn.benchmarks._folders import load_nico, load_waterbirds
-from interp_unlearn.benchmarks._images import BiasedImages
+from interp_unlearn.benchmarks._folders import is_pairs, load_nico, load_waterbirds
+from interp_unlearn.benchmarks._image_files import SMALLEST
+from interp_unlearn.benchmarks._images import BiasedImages, check_share, check_whole
 from interp_unlearn.benchmarks._shapes import ShapesConfig, coloured_shapes
 
 IMAGE_SETS: Mapping[str, str] = {
@@ -47,6 +48,7 @@ def load_images(name: str, folder: str | Path | None = None, **options: Any) -> 
             raise ConfigError(
                 f"{name} has no option {key!r}{nearest(key, _OPTIONS[name])}; options: {', '.join(_OPTIONS[name])}"
             )
+    _check(name, options)
     if name == "coloured-shapes":
         return coloured_shapes(ShapesConfig(**options))
     if folder is None:
@@ -54,3 +56,16 @@ def load_images(name: str, folder: str | Path | None = None, **options: Any) -> 
     if name == "nico++" and "pairs" not in options:
         raise ConfigError('nico++ needs the option pairs, class to usual context, e.g. {dog = "grass", cat = "rock"}')
     return _LOADERS[name](folder, **options)
+
+
+def _check(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options of the wrong type, before a loader is called with them."""
+    for key, least in (("seed", 0), ("size", SMALLEST)):
+        check_whole(f"{name}: {key}", options.get(key, least), least)
+    if options.get("aligned") is not None:
+        check_share(options["aligned"])
+    for key in ("noise", "tint"):
+        if not isinstance(options.get(key, 0), (int, float)):
+            raise ConfigError(f"{name}: {key} = {options[key]!r}; give a number")
+    if not is_pairs(options.get("pairs", {})):
+        raise ConfigError(f"{name}: pairs = {options['pairs']!r}; give a table of classes and their usual contexts")

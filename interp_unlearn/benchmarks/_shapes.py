@@ -51,7 +51,8 @@ class ShapesConfig:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ConfigError(f"coloured-shapes: {name} = {value!r}; give a whole number of at least {least}")
-        if not (self.noise >= 0 and self.tint >= 0):
+        numbers = all(isinstance(v, (int, float)) for v in (self.noise, self.tint))
+        if not numbers or not (self.noise >= 0 and self.tint >= 0):
             raise ConfigError(
                 f"coloured-shapes: noise = {self.noise!r}, tint = {self.tint!r}; use 0 or a positive number"
             )

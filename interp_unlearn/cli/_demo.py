@@ -9,8 +9,9 @@ from typing import Any
 
 import typer
 
+from interp_unlearn._core import ConfigError
 from interp_unlearn.cli._console import console, friendly, progress_bar
-from interp_unlearn.cli._table import print_table, print_verdicts
+from interp_unlearn.cli._table import print_partitions, print_table, print_verdicts
 
 
 def demo_config(name: str, entity: str | None, seed: int) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def demo_command(
     from interp_unlearn.report import write_report
     from interp_unlearn.runs import configs_from_dict, run_many
 
+    if data is not None and not graph:
+        raise ConfigError("--data is a graph's file; add --graph, or leave it out")
     names = ["smollm2", "tinyworld"] if tinyworld else ["smollm2"]
     if vision or graph:
         names = ["vision"] * vision + ["graph"] * graph
@@ -61,4 +64,5 @@ def demo_command(
     for group in finished:
         print_table(group)
         print_verdicts(group)
+        print_partitions(group)
     console.print(f"Report (opens offline): {report}", highlight=False, soft_wrap=True)

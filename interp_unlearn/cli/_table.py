@@ -9,6 +9,7 @@ from rich.text import Text
 
 from interp_unlearn.cli._console import console
 from interp_unlearn.report import compare, headline, read_run, verdict_of
+from interp_unlearn.report._images import partition_sentence
 from interp_unlearn.runs import RunFolder
 
 
@@ -18,6 +19,14 @@ def print_verdicts(folders: Sequence[RunFolder]) -> None:
         verdict = verdict_of(read_run(folder.path))
         if not verdict.missing:
             console.print(Text(f"{verdict.method}: {verdict.sentence}"), soft_wrap=True)
+
+
+def print_partitions(folders: Sequence[RunFolder]) -> None:
+    """Print of each run with CUPID how its sharpness ranks the images, in a sentence."""
+    for folder in folders:
+        table = folder.table("cupid.partition")
+        if table is not None:
+            console.print(Text(f"{folder.path.name}: {partition_sentence(table)}"), soft_wrap=True)
 
 
 def print_table(folders: Sequence[RunFolder]) -> None:

@@ -28,6 +28,7 @@ from interp_unlearn.metrics._fluency import repetition as repetition
 from interp_unlearn.metrics._fluency import text_classifier as text_classifier
 from interp_unlearn.metrics._fluency import text_words as text_words
 from interp_unlearn.metrics._graph_scores import GraphScores as GraphScores
+from interp_unlearn.metrics._graph_scores import auc as auc
 from interp_unlearn.metrics._graph_scores import graph_scores as graph_scores
 from interp_unlearn.metrics._greedy import continue_greedily as continue_greedily
 from interp_unlearn.metrics._items import behaviour_by_group as behaviour_by_group

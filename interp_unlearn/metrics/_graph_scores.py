@@ -19,7 +19,7 @@ from interp_unlearn._core import Axis, Evidence, Labelled, generator
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.metrics._resample import bootstrap, percentile_interval
 from interp_unlearn.probes import Found, Part, Phases, register_part
-from interp_unlearn.probes._catalogue import Kind
+from interp_unlearn.probes._catalogue import Kind, missing
 from interp_unlearn.probes._catalogue import evidence as catalogued
 from interp_unlearn.probes._parts import Progress
 from interp_unlearn.worlds import EdgeTask, GraphTask, NodeTask, labelled_task
@@ -27,7 +27,7 @@ from interp_unlearn.worlds._labelled import LabelledTask
 
 DRAWS = 500
 """Draws of retained edges beside the deleted ones; the same ones for every model."""
-SETS = ("deleted", "retained", "near", "held out", "absent")
+SETS = ("deleted", "retained", "near", "held out", "test", "absent")
 GOLD = "gold (original where there is no gold)"
 
 KINDS: Mapping[str, Kind] = {
@@ -83,17 +83,24 @@ class GraphScores:
     """Scores of the true class, between 0 and 1, by set.
 
     Attributes:
-        sets: Set (see `SETS`) to scores, (n,); "absent" holds those of an edge for pairs that are none.
+        sets: Set (see `SETS`) to scores, (n,); "held out" is like what was deleted and was never trained on, "test"
+            what is tested where that is something else (of a deleted class: the other classes), "absent" holds scores
+            of an edge for pairs that are none.
         correct: Of nodes, whether each test node is classified rightly; None for links.
     """
 
     sets: Mapping[str, np.ndarray]
     correct: Float[np.ndarray, " tested"] | None = None
 
+    @property
+    def tested(self) -> np.ndarray:
+        """Scores of the items that are tested."""
+        return self.sets.get("test", self.sets["held out"])
+
     def utility(self) -> float:
-        """AUC_t of links, accuracy of nodes."""
+        """AUC_t of links, accuracy of nodes; NaN without test items."""
         if self.correct is not None:
-            return float(self.correct.mean())
+            return float(self.correct.mean()) if len(self.correct) else math.nan
         return auc(self.sets["held out"], self.sets["absent"])
 
     def precision(self) -> float:
@@ -154,8 +161,9 @@ def measure(model: HookedModel, task: LabelledTask) -> dict[str, Tensor]:
         return {name: task.read(output, edges.T).softmax(-1)[:, 1].double().cpu() for name, edges in found.items()}
     task = labelled_task(task, NodeTask, "scores of deleted nodes")
     held = task.neighbours.ids if task.deletion.kind == "node" else task.forget_heldout.ids
-    nodes = {"deleted": task.deleted_nodes, "retained": task.retained, "held out": held}
     labels, test = task.graph.labels, task.neighbours.ids
+    nodes = {"deleted": task.deleted_nodes, "retained": task.retained, "held out": held}
+    nodes |= {"test": test} if task.deletion.kind == "class" else {}
     sets = {
         name: task.read(output, ids).softmax(-1)[torch.arange(len(ids)), labels[ids]].double().cpu()
         for name, ids in nodes.items()
@@ -170,8 +178,8 @@ def unpack(tensors: Mapping[str, Tensor]) -> GraphScores:
 
 
 def graph_evidence(phases: Phases, progress: Progress) -> Found:
-    """All of `KINDS`, each beside gold and the original; a table of mean scores by set, and of their distribution."""
-    task = phases.any_task
+    """All of `KINDS`, each beside gold and the original; a table of mean scores by set."""
+    task = labelled_task(phases.any_task, GraphTask, "scores of a deletion")
     scores: dict[str, GraphScores] = {}
     for i, phase in enumerate(phases.names):
         progress(f"scores of {phase}", i, len(phases.names))
@@ -179,7 +187,7 @@ def graph_evidence(phases: Phases, progress: Progress) -> Found:
     seed, after = phases.seed, scores["after"]
     where = "nodes" if after.correct is not None else "edges"
     deleted, before = after.sets["deleted"], scores["before"].sets["deleted"]
-    test = after.correct if after.correct is not None else after.sets["held out"]
+    test = after.correct if after.correct is not None else after.tested
     found = [
         _evidence(
             "graph.utility",
@@ -211,11 +219,19 @@ def graph_evidence(phases: Phases, progress: Progress) -> Found:
         ),
     ]
     if "gold" in scores:
-        for kind, name in (("graph.consistency", "deleted"), ("graph.integrity", "held out")):
-            gaps = {p: np.abs(s.sets[name] - scores["gold"].sets[name]) for p, s in scores.items()}
+        for kind, tested in (("graph.consistency", False), ("graph.integrity", True)):
+            each = {p: s.tested if tested else s.sets["deleted"] for p, s in scores.items()}
+            gaps = {p: np.abs(values - each["gold"]) for p, values in each.items()}
+            if not len(gaps["after"]):
+                continue
             drawn = bootstrap(gaps["after"], [str(i) for i in range(len(gaps["after"]))], seed=seed, purpose=kind)
             values = {p: float(g.mean()) for p, g in gaps.items()}
             found.append(_evidence(kind, values, len(gaps["after"]), percentile_interval(drawn), seed, where, "before"))
+    empty = {"graph.membership": task.forget_heldout.why_empty, "graph.utility": task.neighbours.why_empty}
+    there = {e.name.partition("/")[0] for e in found if e is not None}
+    for kind, why in empty.items():
+        if kind not in there and why:
+            found.append(missing(kind, where, why, catalogue=KINDS, mask_policy="items", seed=seed))
     return Found(tuple(e for e in found if e is not None), {"graph.scores": _table(scores, seed)})
 
 
@@ -248,9 +264,11 @@ def _evidence(
     )
 
 
-def _test_interval(scores: GraphScores, seed: int) -> tuple[float, float]:
+def _test_interval(scores: GraphScores, seed: int) -> tuple[float, float] | None:
     """Interval of the utility: test items drawn again, of links positives and negatives apart."""
     if scores.correct is not None:
+        if not len(scores.correct):
+            return None
         units = [str(i) for i in range(len(scores.correct))]
         return percentile_interval(bootstrap(scores.correct, units, seed=seed, purpose="accuracy"))
     return _auc_interval(scores.sets["held out"], scores.sets["absent"], seed, "AUC_t")

@@ -102,14 +102,24 @@ def look(phases: Phases, progress: Progress) -> Found:
                 note="out-of-fold accuracy of a linear probe; all is balanced over labels, control has labels shuffled",
             )
     tables = {table.name: table for of_phase in curves.values() for table in of_phase.values()}
-    return Found(tuple(_evidence(name, of_phase, phases.seed) for name, of_phase in curves.items()), tables)
+    where = _placeless(quarter[counts])
+    return Found(tuple(_evidence(name, of_phase, phases.seed, where) for name, of_phase in curves.items()), tables)
 
 
 def _absent(reason: str) -> list[Evidence]:
     return [missing(kind, "features", reason, mask_policy="items", catalogue=KINDS) for kind in KINDS]
 
 
-def _evidence(name: str, curves: Mapping[str, Labelled], seed: int) -> Evidence:
+def _placeless(quarter: np.ndarray) -> str:
+    """Why groups lack images, where some images are in none."""
+    lost, empty = int((quarter == "-").sum()), [q for q in QUARTERS if not (quarter == q).any()]
+    if not lost:
+        return ""
+    without = f"; no image is left for: {', '.join(empty)}" if empty else ""
+    return f"the setting of {lost} images is not known, so they are in none of the four groups{without}"
+
+
+def _evidence(name: str, curves: Mapping[str, Labelled], seed: int, where: str = "") -> Evidence:
     if "after" not in curves:
         return missing(NAMES[name], "features", "activations are not finite", mask_policy="items", catalogue=KINDS)
     last = {phase: dict(zip(GROUPS, table.values[-1], strict=True)) for phase, table in curves.items()}
@@ -129,6 +139,7 @@ def _evidence(name: str, curves: Mapping[str, Labelled], seed: int) -> Evidence:
             **{phase: values["all"] for phase, values in last.items()},
             "groups": {g: after[g] for g in QUARTERS},
             "groups_before": {g: last["before"][g] for g in QUARTERS},
+            **({"groups_note": where} if where else {}),
         },
         seed=seed,
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import Comparison
 from interp_unlearn.report._slices import Pictures
 
-IMAGE_TABLES = ("bias.", "class_probe.", "bias_probe.", "maps.")
+IMAGE_TABLES = ("bias.", "class_probe.", "bias_probe.", "maps.", "cupid.partition")
 
 
 def groups_of_images(comparison: Comparison) -> Pictures:
@@ -54,3 +57,22 @@ def maps_of_images(comparison: Comparison) -> Pictures:
         return Pictures("Maps", "", (), "")
     text = "Grad-CAM maps of a few evaluation images for the forgotten class: first-order pictures, not causes."
     return Pictures("Where the class is seen", text, (plots.picture_grid(pictures, maps),), "", "one")
+
+
+def partition_sentence(table: Labelled) -> str:
+    """What a table ``cupid.partition`` says of its ranking, in words."""
+    checks = ((words, table.config.get(key)) for key, words in plots.CHECKS.items())
+    said = [
+        f"{words} {value:.2f}" if isinstance(value, float) and math.isfinite(value) else f"{words} not defined"
+        for words, value in checks
+    ]
+    return f"sharpness over {table.n} images: {', '.join(said)}"
+
+
+def partition_of_images(comparison: Comparison) -> Pictures:
+    """Whether CUPID's sharpness says more than the loss."""
+    tables = comparison.per_method("cupid.partition")
+    said = "; ".join(f"{method}: {partition_sentence(table)}" for method, table in tables.items())
+    text = f"CUPID's causal set are the images with the largest sharpness. {said}."
+    figures = (plots.partition_bars(tables, methods=comparison.methods),) if tables else ()
+    return Pictures("CUPID's partition", text, figures, "")

@@ -10,7 +10,12 @@ from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
 from interp_unlearn.report._graphs import around_deletion
-from interp_unlearn.report._images import groups_of_images, maps_of_images, probes_of_images
+from interp_unlearn.report._images import (
+    groups_of_images,
+    maps_of_images,
+    partition_of_images,
+    probes_of_images,
+)
 from interp_unlearn.report._inside import (
     FEATURE_TABLES,
     between_known_and_unknown,
@@ -187,6 +192,7 @@ NEURONS_TEXT = "Attribution of the target's answers in the original, beside the 
 VIEWS_IN_ORDER = (
     View("answers", "run", "Answers", ("behaviour.",), "Every finished run saves its answers.", _plain(answers)),
     View("groups", "run", "In the usual setting and out of it", ("bias.",), "", _plain(groups_of_images)),
+    View("partition", "run", "CUPID's partition", ("cupid.partition",), "", _plain(partition_of_images)),
     View("training", "run", "Training", (EVENTS,), "Every run that trains logs its steps.", _plain(training)),
     _of_table("site_map", "inside", "Map of sites", SITES_TEXT, _site_map, part="site_map", choices=_site_choices),
     _of_table(

@@ -11,7 +11,13 @@ from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
 from interp_unlearn.report._graphs import around_deletion
-from interp_unlearn.report._images import IMAGE_TABLES, groups_of_images, maps_of_images, probes_of_images
+from interp_unlearn.report._images import (
+    IMAGE_TABLES,
+    groups_of_images,
+    maps_of_images,
+    partition_of_images,
+    probes_of_images,
+)
 from interp_unlearn.report._inside import (
     FEATURE_TABLES,
     between_known_and_unknown,
@@ -128,6 +134,7 @@ def weights(comparison: Comparison) -> Pictures:
 MAKERS: Sequence[Callable[[Comparison], Pictures]] = (
     answers,
     groups_of_images,
+    partition_of_images,
     maps_of_images,
     probes_of_images,
     training,

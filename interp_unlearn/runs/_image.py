@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,7 +74,9 @@ class ImageFlow(LabelledFlow):
 
     def _training(self, config: RunConfig) -> ImageTraining:
         base = default_training(config.model.name)
-        given = dict(config.world.options.get("training", {}))
+        given = config.world.options.get("training", {})
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"world.options.training is {given!r}; give a table such as {{ epochs = 4 }}")
         made = build(ImageTraining, {"seed": config.seed, **given}, "world.options.training")
         unset = {f: getattr(base, f) for f in ("epochs", "lr", "batch_size") if f not in given}
         return replace(made, **unset)
@@ -82,6 +84,15 @@ class ImageFlow(LabelledFlow):
     def open_named(self, config: RunConfig, name: str, bench: Workbench | None, progress: Progress) -> HookedModel:
         """A model folder."""
         return _folder(name, () if bench is None else self.task(bench).classes)[0]
+
+    def sizes(self, model: HookedModel) -> dict[str, Any]:
+        """Also the classes in their order, where the model's folder says so."""
+        return {**super().sizes(model), "classes": list(model.source.get("classes") or ())}
+
+    def check_fits(self, bench: Workbench, sizes: Mapping[str, Any], tokenizer: Any, who: str) -> None:
+        """Refuse also classes in another order: the same outputs would mean other things."""
+        super().check_fits(bench, sizes, tokenizer, who)
+        _check_order(who, sizes.get("classes") or (), self.task(bench).classes)
 
     def makes_gold(self, config: RunConfig, bench: Workbench) -> bool:
         """Where the classifier was trained here."""
@@ -112,11 +123,17 @@ def _folder(name: str, classes: tuple[str, ...]) -> tuple[HookedModel, Preproces
         ModelError: If its folder says that its classes come in another order than the data's.
     """
     model = open_image_model(name)
-    own = list(model.source["classes"])
-    if classes and set(own) == set(classes) and tuple(own) != classes:
-        raise ModelError(f"{name} has the classes in another order ({', '.join(own)}) than the data")
+    _check_order(name, model.source["classes"], classes)
     facts = model.source["preprocess"]
     return model, None if facts is None else Preprocess(**facts)
+
+
+def _check_order(who: str, own: Sequence[str], classes: Sequence[str]) -> None:
+    if set(own) == set(classes) and tuple(own) != tuple(classes):
+        raise ModelError(
+            f"{who} has the classes in another order ({', '.join(own)}) than the data ({', '.join(classes)}); "
+            "reorder the outputs of its head"
+        )
 
 
 def _check_classes(model: HookedModel, task: ImageTask) -> None:

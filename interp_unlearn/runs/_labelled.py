@@ -173,7 +173,22 @@ class LabelledFlow(Flow):
         out.save_tables(compare_activations(before, after))
         curves = {who: out.table(f"relearn.{who}") for who in ("after", "control", "before", "gold")}
         if curves["after"] is not None and (curves["control"] is not None or curves["gold"] is not None):
-            found.append(
-                relearn_evidence(curves["after"], curves["control"], curves["before"], curves["gold"], seed=config.seed)
-            )
+            found.append(_relearned(curves, config.seed))
         return [*found, *self.own_evidence(config, out, bench)]
+
+
+def _relearned(curves: Mapping[str, Labelled | None], seed: int) -> Evidence:
+    """The evidence of relearning, with how often bystanders are called the target's class at first and at last."""
+    after = curves["after"]
+    if after is None:
+        raise DataError("relearning of the edited model was not saved; run it again")
+    found = relearn_evidence(after, curves["control"], curves["before"], curves["gold"], seed=seed)
+    apart: dict[str, Any] = {}
+    for who, curve in curves.items():
+        if curve is not None and "bystanders" in curve.config:
+            beside = curve.config["bystanders"]
+            wrong = torch.tensor([*beside["exact"].values()]).mean(0)
+            recall = curve.config["recall"]["exact"]
+            apart[who] = {"recall": [recall[0], recall[-1]], "bystanders": [float(wrong[0]), float(wrong[-1])]}
+    control = "never-known items, taught alike" if curves["gold"] is None else found.control_name
+    return replace(found, config={**found.config, "apart": apart}, control_name=control, mask_policy="items")

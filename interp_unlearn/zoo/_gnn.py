@@ -34,12 +34,12 @@ class GNNShape:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise ConfigError(
-                f"unknown graph network {self.architecture!r}{nearest(self.architecture, ARCHITECTURES)}; known: "
+                f"unknown graph network {self.architecture!r}{nearest(str(self.architecture), ARCHITECTURES)}; known: "
                 f"{', '.join(ARCHITECTURES)}"
             )
         for name in ("d_in", "d_out", "d_hidden"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; use at least 1")
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; use a whole number of at least 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -27,12 +27,14 @@ from interp_unlearn._core import (
 )
 from interp_unlearn.hooked import HookedModel, wrap
 from interp_unlearn.worlds import EdgeTask, GraphTask, without_deleted
-from interp_unlearn.worlds.graphs import draw_non_edges
+from interp_unlearn.worlds.graphs import draw_non_edges, edge_keys
 from interp_unlearn.zoo._gnn import ARCHITECTURES, GNN, GNNShape, seeded_gnn
 from interp_unlearn.zoo._manifest import is_valid, new_folder, write_manifest
 
 GRAPHS = "graphs"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT = 2
+"""Of the cache; 2: non-edges that are held out for validation or testing are never trained on."""
 Progress = Callable[[str, int, int], object]
 
 
@@ -54,10 +56,10 @@ class GNNTraining:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "d_hidden", "d_out"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"world.options.{name} is {getattr(self, name)}; use at least 1")
-        if not self.lr > 0:
-            raise ConfigError(f"world.options.lr is {self.lr}; use a positive number such as 0.01")
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ConfigError(f"world.options.{name} is {getattr(self, name)!r}; use a whole number of at least 1")
+        if not isinstance(self.lr, (int, float)) or not self.lr > 0:
+            raise ConfigError(f"world.options.lr is {self.lr!r}; use a positive number such as 0.01")
 
 
 def graph_model(
@@ -88,7 +90,7 @@ def graph_model(
     d_in = task.graph.features.shape[1]
     shape = GNNShape(next(a for a in ARCHITECTURES if a == name), d_in, task.d_out or training.d_out, training.d_hidden)
     data = dict(task.settings() if gold else task.data_settings())
-    key = {"shape": shape.to_dict(), "training": asdict(training), "data": data, "gold": gold, "format": 1}
+    key = {"shape": shape.to_dict(), "training": asdict(training), "data": data, "gold": gold, "format": FORMAT}
     folder = cache_dir() / GRAPHS / config_hash(key)
     if not is_valid(folder):
         with locked(folder.parent / ".locks" / folder.name):
@@ -113,7 +115,7 @@ def train_gnn(
     gold: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Full-graph training in place: links against non-edges drawn anew each step, nodes by class."""
+    """Full-graph training in place: links against non-edges drawn anew, never held-out ones; nodes by class."""
     with torch.enable_grad():
         _train(model, task, training, gold, progress or (lambda *_: None))
 
@@ -145,9 +147,10 @@ def _losses(model: HookedModel, task: GraphTask, epochs: int, gold: bool) -> Ite
     if isinstance(task, EdgeTask):
         edges = task.retained if gold else task.split.train
         random = generator(task.seed, "training negatives")
+        held = edge_keys(torch.cat([task.split.val_negative, task.split.test_negative], 1), task.graph.n_nodes)
         labels = torch.cat([torch.ones(edges.shape[1]), torch.zeros(edges.shape[1])])
         for _ in range(epochs):
-            negative = draw_non_edges(task.graph.edges, task.graph.n_nodes, edges.shape[1], random)
+            negative = draw_non_edges(task.graph.edges, task.graph.n_nodes, edges.shape[1], random, held)
             logits = task.logits(model, torch.cat([edges, negative], 1).T)
             yield binary_cross_entropy_with_logits(logits[:, 1] - logits[:, 0], labels)
         return
@@ -162,11 +165,15 @@ def save_gnn(module: GNN, folder: Path) -> None:
     write_json(folder / CONFIG, {"kind": "graph network", **module.shape.to_dict()})
 
 
-def open_gnn(folder: str | Path) -> HookedModel:
+def open_gnn(folder: str | Path, task: GraphTask | None = None) -> HookedModel:
     """A saved graph network.
 
+    Args:
+        folder: Written by `save_gnn`.
+        task: Whose graph it must fit, where it is known.
+
     Raises:
-        ModelError: If the folder holds none, or the weights do not fit.
+        ModelError: If the folder holds none, the weights do not fit, or the network is for another graph.
         FileFormatError: If a file is damaged.
     """
     folder = Path(folder).expanduser()
@@ -179,8 +186,13 @@ def open_gnn(folder: str | Path) -> HookedModel:
         raise ModelError(f"{folder / CONFIG} does not describe a graph network; give a folder written by save_gnn")
     try:
         shape = GNNShape(**{k: v for k, v in facts.items() if k != "kind"})
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise FileFormatError(f"{folder / CONFIG} lacks sizes of the network ({error}); save it again") from error
+    if task is not None and shape.d_in != task.graph.features.shape[1]:
+        raise ModelError(
+            f"{folder} reads {shape.d_in} features of a node, but {task.world} has {task.graph.features.shape[1]}; "
+            "give a network of this graph"
+        )
     module = seeded_gnn(shape, 0)
     tensors, own = read_tensors(folder / WEIGHTS), module.state_dict()
     wrong = [n for n in {*own, *tensors} if n not in own or n not in tensors or own[n].shape != tensors[n].shape]

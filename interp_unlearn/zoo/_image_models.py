@@ -70,8 +70,9 @@ class ImageTraining:
         for name, least in (("epochs", 1), ("batch_size", 2), ("width", 1), ("size", 32), ("seed", 0)):
             if type(getattr(self, name)) is not int or getattr(self, name) < least:
                 raise ConfigError(f"training.{name} = {getattr(self, name)!r}; give a whole number of at least {least}")
-        if not self.lr > 0 or self.weight_decay < 0:
-            raise ConfigError(f"training.lr = {self.lr}, weight_decay = {self.weight_decay}: use a positive rate")
+        numbers = all(isinstance(v, (int, float)) for v in (self.lr, self.weight_decay))
+        if not numbers or not self.lr > 0 or self.weight_decay < 0:
+            raise ConfigError(f"training.lr = {self.lr!r}, weight_decay = {self.weight_decay!r}: use a positive rate")
 
 
 def default_training(name: str) -> ImageTraining:
@@ -137,13 +138,15 @@ def image_model(
         ModelError: If there is no such model.
     """
     training = training or default_training(name)
+    ids = task.data.where(train=True)
     facts = {
         "name": name,
         "classes": list(task.classes),
         "training": asdict(training),
         "preprocess": asdict(task.preprocess),
         "pixels": task.pixels,
-        "ids": config_hash(task.data.where(train=True).tolist()),
+        "ids": config_hash(ids.tolist()),
+        "labels": config_hash(task.data.labels[ids].tolist()),
         "exclude": task.target.entities[0] if exclude else None,
     }
     folder = cache_dir() / "images" / config_hash({**facts, "format": 1})
@@ -220,16 +223,23 @@ def load_image_folder(folder: Path) -> tuple[nn.Module, Preprocess | None, list[
     if not isinstance(config, dict):
         raise FileFormatError(f"{folder / 'config.json'} holds no object; copy the folder again")
     if config.get("kind") == KIND:
-        training = ImageTraining(**config["training"])
+        try:
+            training, name = ImageTraining(**config["training"]), str(config["name"])
+            classes, preprocess = [str(c) for c in config["classes"]], _preprocess(config["preprocess"])
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+            raise FileFormatError(
+                f"{folder / 'config.json'} is not as save_image_model writes it ({type(error).__name__}: {error}); "
+                "save the model again"
+            ) from error
         module = (
-            SmallResNet(len(config["classes"]), training.width)
-            if config["name"] == SMALL_RESNET
-            else new_image_module(config["name"], len(config["classes"]), training)
+            SmallResNet(len(classes), training.width)
+            if name == SMALL_RESNET
+            else new_image_module(name, len(classes), training)
         )
         _fill(module, folder)
-        return module.eval(), _preprocess(config["preprocess"]), list(config["classes"])
+        return module.eval(), preprocess, classes
     if "architecture" in config:
-        timm = optional_import("timm", "vision", f"opening {folder}, a timm model,")
+        timm = optional_import("timm", "timm", f"opening {folder}, a timm model,")
         module = timm.create_model(config["architecture"], pretrained=False, num_classes=config.get("num_classes"))
         _fill(module, folder)
         own = config.get("pretrained_cfg", {})

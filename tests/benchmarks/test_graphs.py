@@ -17,6 +17,11 @@ def arrays(n: int = 6) -> dict[str, np.ndarray]:
     return {"edge_index": edges, "labels": np.arange(n) % 2, "features": np.eye(n, dtype=np.float32)}
 
 
+def csr(**change) -> dict[str, np.ndarray]:
+    parts = {"data": np.ones(6), "indices": np.arange(6), "indptr": np.arange(7), "shape": [6, 6], **change}
+    return {f"feat_{name}": np.array(value) for name, value in parts.items()}
+
+
 def test_a_file_of_ones_own(tmp_path):
     np.savez(tmp_path / "mine.npz", **arrays())
     graph = load_graph("graph", path=tmp_path / "mine.npz")
@@ -37,11 +42,50 @@ def test_pickled_objects_are_refused(tmp_path):
         ({"edge_index": np.array([[0], [9]])}, "edge to node 9"),
         ({"labels": None}, "lacks labels"),
         ({"features": None}, "lacks features"),
+        ({"labels": np.eye(6, dtype=int)}, r"labels\.argmax\(1\)"),
+        ({"labels": np.zeros(6)}, "labels are float64"),
+        ({"features": np.array([["a"]] * 6)}, "give real numbers"),
+        ({"features": np.ones((6, 2), dtype=complex)}, "give real numbers"),
+        ({"features": np.ones((6, 0))}, "6 nodes and 0 features"),
+        ({"test_idx": np.array([9])}, "outside 0…5"),
+        ({"test_idx": np.array([-1])}, "outside 0…5"),
+        ({"test_idx": np.array([1, 1])}, "list every node once"),
+        ({"train_idx": np.array([1]), "test_idx": np.array([1])}, "list every node once"),
+        ({"test_idx": np.array([0.5])}, "give node ids"),
+        ({"train_edges": np.zeros((3, 2), dtype=int)}, "train_edges is int64 of shape"),
+        ({"deleted_edges": np.array([[0], [5]])}, "that are no edges"),
+        ({"test_idx": np.array([True, False])}, "give node ids"),
+        ({"features": None, **csr(indices=[0, 1, 2, 3, 4, 9])}, "column outside 0…5"),
+        ({"features": None, **csr(shape=[6])}, "two whole numbers"),
+        ({"features": None, **csr(indptr=[0, 2, 1, 3, 4, 5, 6])}, "never fall"),
+        ({"features": None, **csr(data=["a"] * 6)}, "feat_data must be real numbers"),
+        (
+            {
+                "edge_index": np.zeros((2, 0), dtype=int),
+                "labels": np.zeros(0, dtype=int),
+                "features": np.zeros((0, 3)),
+            },
+            "0 nodes",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(tmp_path, change, words):
     np.savez(tmp_path / "g.npz", **{k: v for k, v in {**arrays(), **change}.items() if v is not None})
     with pytest.raises(DataError, match=words):
+        read_npz(tmp_path / "g.npz", "g")
+
+
+def test_a_split_may_be_given_as_masks_and_features_as_csr(tmp_path):
+    masks = {f"{part}_idx": np.arange(6) // 2 == i for i, part in enumerate(("train", "val", "test"))}
+    np.savez(tmp_path / "g.npz", **{k: v for k, v in {**arrays(), **masks, **csr()}.items() if k != "features"})
+    graph = read_npz(tmp_path / "g.npz", "g")
+    assert graph.public_split["val"].tolist() == [2, 3]
+    assert torch.equal(graph.features, torch.eye(6))
+
+
+def test_what_is_no_npz_is_not_called_a_pickle(tmp_path):
+    (tmp_path / "g.npz").write_text("<html>not found</html>")
+    with pytest.raises(FileFormatError, match=r"is no \.npz file"):
         read_npz(tmp_path / "g.npz", "g")
 
 
@@ -87,6 +131,28 @@ def test_raw_planetoid_files(tmp_path):
 def test_a_planetoid_file_that_asks_for_anything_else_is_refused(tmp_path):
     planetoid(tmp_path, graph=pytest.raises)
     with pytest.raises(FileFormatError, match="it is refused"):
+        read_planetoid(tmp_path, "cora")
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("test.index", b"6\n"),
+        ("test.index", b"<html>"),
+        ("test.index", b""),
+        ("allx", pickle.dumps({1: 2})),
+        ("graph", pickle.dumps(np.eye(3), protocol=2)),
+        ("graph", pickle.dumps({}, protocol=2)),
+        ("graph", b"<html>"),
+        ("graph", pickle.dumps({0: [1]}, protocol=2)[:8]),
+        ("ty", pickle.dumps(np.eye(3, dtype=np.int32)[:2], protocol=2)),
+        ("y", pickle.dumps(3, protocol=2)),
+    ],
+)
+def test_damaged_planetoid_files_are_named(tmp_path, part, content):
+    planetoid(tmp_path)
+    (tmp_path / f"ind.cora.{part}").write_bytes(content)
+    with pytest.raises((FileFormatError, DataError), match="cora"):
         read_planetoid(tmp_path, "cora")
 
 

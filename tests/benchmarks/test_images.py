@@ -1,6 +1,7 @@
 """Biased image sets: exact labels, splits, and every likely damage of files."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from interp_unlearn.benchmarks import (
     load_waterbirds,
     resplit,
 )
+from interp_unlearn.benchmarks._images import take
 
 SMALL = ShapesConfig(per_class=40, test_per_class=8, never=6, size=16)
 
@@ -96,10 +98,30 @@ def test_resplit_follows_the_recipe():
         own, before = split.labels == c, data.labels == c
         a, n = int((before & data.aligned).sum()), int((before & ~data.aligned).sum())
         moved = int((own & split.train & ~split.aligned).sum())
-        assert moved == max(1, round(0.05 * (a - n)))
+        left = int((own & split.train & split.aligned).sum())
+        assert moved == max(1, round(left * 0.05 / 0.95))
+        assert left == a - (n - moved)
         assert int((own & ~split.train & split.aligned).sum()) == int((own & ~split.train & ~split.aligned).sum())
     assert torch.equal(resplit(data, 0.95, seed=3).train, split.train)
     assert int((split.labels < 0).sum()) == 4
+
+
+def test_resplit_leaves_enough_to_train_on_where_conflicting_images_are_many():
+    data = coloured_shapes(ShapesConfig(aligned=0.5, per_class=90, test_per_class=4, never=0, size=16))
+    for aligned, train, conflicting in ((0.95, 16, 1), (0.5, 30, 15), (1.0, 15, 0)):
+        few = take(data, data.train.nonzero()[:, 0].numpy())
+        split = resplit(replace(few, aligned=torch.arange(450) % 3 == 0), aligned)
+        for c in range(5):
+            own = split.labels == c
+            assert int((own & split.train).sum()) == train
+            assert int((own & split.train & ~split.aligned).sum()) == conflicting
+            assert int((own & ~split.train & split.aligned).sum()) == 15
+
+
+def test_a_share_that_a_small_set_cannot_have_is_refused(tmp_path):
+    data = coloured_shapes(ShapesConfig(aligned=0.5, per_class=4, test_per_class=4, never=0, size=16))
+    with pytest.raises(DataError, match=r"in place of 0\.95; set aligned = "):
+        resplit(data, 0.95)
 
 
 def test_bar_splits_as_its_readme_says(need_data):
@@ -117,6 +139,19 @@ def _bar_npz(folder, n=12, size=8, **other):
         images = np.random.default_rng(0).integers(0, 255, (len(labels), size, size, 3), dtype=np.uint8)
         arrays = {"images": images, "labels": labels, "filenames": np.array([f"i_{i}.jpg" for i in range(len(labels))])}
         np.savez(folder / f"{split}.npz", **{**arrays, **other})
+
+
+def test_images_of_unknown_setting_are_in_no_quarter(tmp_path):
+    _bar_npz(tmp_path)
+    task = image_task(load_bar(tmp_path), "climbing")
+    bias, quarter = task.neighbours.groups["bias"], task.neighbours.groups["quarter"]
+    assert {q for b, q in zip(bias, quarter, strict=True) if b == "conflicting"} == {"-"}
+    assert {q for b, q in zip(bias, quarter, strict=True) if b == "aligned"} == {"retained, other setting"}
+    assert "-" not in task.forget_heldout.groups["quarter"]
+    from interp_unlearn.probes._image_probes import _placeless, labels_of_probes
+
+    _, groups, counts = labels_of_probes(task)
+    assert "no image is left for: retained, target's setting" in _placeless(groups[counts])
 
 
 def test_pickled_truncated_and_foreign_npz_are_refused(tmp_path):
@@ -144,12 +179,44 @@ def test_bar_from_its_published_folders(tmp_path):
         for action in ("climbing", "diving", "fishing", "pole vaulting", "racing", "throwing"):
             for i in range(n):
                 _picture(tmp_path / split / f"{action}_{i}.jpg", size=(10 + i, 12))
-    data = load_bar(tmp_path, size=8)
+    data = load_bar(tmp_path, size=8, aligned=0.75)
     assert data.images.shape[1:] == (3, 8, 8)
     assert int(data.train.sum()) > 0
     (tmp_path / "train" / "racing_0.jpg").write_bytes(b"no image")
     with pytest.raises(FileFormatError, match=r"racing_0\.jpg is not a whole image"):
-        load_bar(tmp_path, size=8)
+        load_bar(tmp_path, size=8, aligned=0.75)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": 0}, "size = 0"),
+        ({"size": -4}, "size = -4"),
+        ({"size": "64"}, "size = '64'"),
+        ({"seed": "a"}, "seed = 'a'"),
+        ({"aligned": "0.9"}, "aligned = '0.9'"),
+        ({"pairs": ["dog", "cat"]}, "usual contexts"),
+    ],
+)
+def test_options_of_another_type_are_refused(tmp_path, options, words):
+    with pytest.raises(ConfigError, match=words):
+        load_images("nico++", tmp_path, **{"pairs": {"dog": "grass", "cat": "rock"}, **options})
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere is not a folder"):
+        load_nico(tmp_path / "nowhere", pairs={"dog": "grass", "cat": "rock"})
+
+
+@pytest.mark.parametrize(
+    "change", [lambda n: n - 1, lambda n: n + 1, lambda n: n + 0.7, lambda n: np.eye(6, dtype=int)[n]]
+)
+def test_labels_that_are_no_actions_are_refused(tmp_path, change):
+    _bar_npz(tmp_path)
+    labels = np.load(tmp_path / "train.npz")["labels"]
+    _bar_npz(tmp_path, labels=change(labels))
+    with pytest.raises(FileFormatError, match="as a number 0…5"):
+        load_bar(tmp_path)
 
 
 def test_mixed_sizes_are_named(tmp_path):
@@ -175,7 +242,7 @@ def test_waterbirds_from_its_published_folder(tmp_path):
     assert len(data) == 16
     assert int(data.train.sum()) == 8
     assert torch.equal(data.aligned, data.setting == data.labels)
-    assert len(load_waterbirds(tmp_path, size=8, aligned=0.95)) <= 24
+    assert len(load_waterbirds(tmp_path, size=8, aligned=0.75)) <= 24
     (tmp_path / "metadata.csv").write_text("a,b\n1,2\n")
     with pytest.raises(FileFormatError, match="not the table of Waterbirds"):
         load_waterbirds(tmp_path)
@@ -186,7 +253,7 @@ def test_nico_from_its_published_folder(tmp_path):
         for name in ("dog", "cat"):
             for i in range(6 if (context, name) in (("grass", "dog"), ("rock", "cat")) else 3):
                 _picture(tmp_path / context / name / f"{i}.jpg")
-    data = load_nico(tmp_path, pairs={"dog": "grass", "cat": "rock"}, size=8)
+    data = load_nico(tmp_path, pairs={"dog": "grass", "cat": "rock"}, size=8, aligned=0.8)
     assert data.classes == ("dog", "cat")
     assert int((data.train & ~data.aligned).sum()) == 2
     with pytest.raises(DataError, match=r"no context .gras.*grass"):

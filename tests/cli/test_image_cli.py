@@ -1,9 +1,11 @@
 """What the command line adds for images: the demo's config, and options of a world."""
 
 import pytest
+from typer.testing import CliRunner
 
 from interp_unlearn._core import ConfigError
 from interp_unlearn.benchmarks import IMAGE_SETS
+from interp_unlearn.cli import app
 from interp_unlearn.cli._audit import world_options
 from interp_unlearn.cli._demo import demo_config
 from interp_unlearn.runs import configs_from_dict, flow_of
@@ -18,6 +20,12 @@ def test_the_demo_is_a_valid_run_on_images():
         assert config.world.name in IMAGE_SETS
         assert config.model.name in IMAGE_MODELS
         assert (config.target.entities, config.seed) == (("ring",), 3)
+
+
+def test_a_graphs_file_needs_the_graph_demo():
+    found = CliRunner().invoke(app, ["demo", "--data", "g.npz"])
+    assert found.exit_code == 2
+    assert "add --graph" in found.output
 
 
 def test_options_of_a_world_are_written_as_in_toml():

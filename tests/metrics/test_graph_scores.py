@@ -35,6 +35,23 @@ def test_deleted_below_retained_is_above_one_half():
     assert scores.membership() == 0.0
 
 
+def test_a_deleted_class_is_compared_with_its_test_nodes_and_integrity_is_of_the_others():
+    task = node_task("class field A")
+    model, gold = network(task), network(task)
+    train_gnn(gold, task, GNNTraining(epochs=5), gold=True)
+    phases = LivePhases(model, task, intervention=task.removal(), gold=gold)
+    found = {e.name.split("/")[0]: e for e in graph_evidence(phases, lambda *_: None).evidence}
+    assert found["graph.integrity"].n == len(task.neighbours)
+    assert found["graph.membership"].config["before"] == graph_scores(model, task).membership()
+    task.forget_heldout = task.forget_heldout.take([])
+    found = {
+        e.name.split("/")[0]: e for e in graph_evidence(LivePhases(model, task, gold=gold), lambda *_: None).evidence
+    }
+    assert found["graph.membership"].reason == "no item was chosen"
+    assert found["graph.integrity"].n == len(task.neighbours)
+    assert np.isfinite(found["graph.utility"].value)
+
+
 @pytest.mark.parametrize("make", [edge_task, node_task])
 def test_evidence_of_both_kinds_of_task(make):
     task = make()

@@ -1,10 +1,13 @@
 """Figures of image runs from saved tables."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from interp_unlearn._core import Axis, Labelled
 from interp_unlearn.report import plots
+from interp_unlearn.report._images import partition_sentence
 
 
 def table(name, shape, **axes):
@@ -20,6 +23,18 @@ def test_bars_show_each_group_of_each_model():
     figure = plots.group_bars({"original": bias, "cupid": bias}, "test", methods=["cupid"])
     assert [trace.name for trace in figure.data] == ["original", "cupid"]
     assert list(figure.data[0].y) == pytest.approx([bias.at(split="test", quantity=q) for q in plots._images.BARS])
+
+
+def test_the_checks_of_the_partition_are_drawn_and_said():
+    checks = {"spearman_loss": 0.995, "spearman_gradient_norm": float("nan"), "auc_conflicting": 0.61}
+    found = dataclasses.replace(
+        table("cupid.partition", (3, 2), item="abc", quantity=("loss", "causal")), config=checks
+    )
+    figure = plots.partition_bars({"cupid": found})
+    assert list(figure.data[0].y) == [0.995, 0.61]
+    words = partition_sentence(found)
+    assert "loss 0.99" in words or "loss 1.00" in words
+    assert "norm not defined, AUC for conflicting images 0.61" in words
 
 
 def test_probe_curves_have_one_control():

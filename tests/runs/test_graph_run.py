@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from interp_unlearn._core import ConfigError, ModelError
+from interp_unlearn._core import ConfigError, ModelError, NothingToForgetError, write_tensors
 from interp_unlearn.report import find_runs, read_run, write_report
-from interp_unlearn.runs import RunConfig, audit, run, run_many
+from interp_unlearn.runs import RunConfig, audit, flow_of, open_workbench, run, run_many
 from interp_unlearn.runs._config import WorldSpec
 from interp_unlearn.worlds import graph_task
-from interp_unlearn.zoo import GNNTraining, graph_model, save_gnn
+from interp_unlearn.zoo import GNNShape, GNNTraining, graph_model, save_gnn, seeded_gnn
 
 from ..tiny_graphs import small_graph
 
@@ -67,7 +67,7 @@ def test_runs_make_one_report_that_shows_the_deletion(data, tmp_path):
 
 
 def test_a_class_is_deleted_and_the_run_goes_on_where_it_stopped(data, tmp_path):
-    made = config(data, "d2dgn", ("class class 0",))
+    made = config(data, "d2dgn", ("class class 0",), evidence={"level": "quick", "require_known": False})
     folder = run(made, tmp_path / "run")
     assert folder.status()["state"] == "done"
     before, after = folder.table("behaviour.before"), folder.table("behaviour.after")
@@ -107,3 +107,48 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(data, tmp_path):
         run(config(data, "d2dgn", model={"name": "gnc"}), tmp_path / "b")
     with pytest.raises(ConfigError, match="works on language models"):
         run(config(data, "meow"), tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"model": {"name": "gcn", "adapter": "/nowhere"}}, "without adapters and SAEs"),
+        ({"latents": {"sae": "train"}}, "without adapters and SAEs"),
+        ({"options": {"epochs": "3"}}, "epochs must be a whole number"),
+        ({"options": {"epochs": 2.5}}, "epochs must be a whole number"),
+        ({"options": {"lr": "x"}}, "lr must be a number"),
+        ({"options": {"graph_seed": "a"}}, "graph_seed must be a whole number"),
+        ({"options": {"normalise": "columns"}}, "use one of auto, rows, none"),
+    ],
+)
+def test_a_field_that_a_graph_run_cannot_use_is_refused(data, fields, words):
+    given = dict(fields)
+    world = {"name": "graph", "options": {"path": str(data), **OPTIONS, **given.pop("options", {})}}
+    with pytest.raises(ConfigError, match=words):
+        open_workbench(config(data, "utu", world=world, **given))
+
+
+def test_a_delta_is_laid_over_the_network_which_must_know_the_deletion(data, tmp_path):
+    bench = open_workbench(config(data, "utu"))
+    file = tmp_path / "delta.safetensors"
+    write_tensors(file, {"conv2.lin.weight": torch.zeros_like(bench.model.module.conv2.lin.weight)})
+    blank = {"model": {"name": "gcn", "delta": str(file)}}
+    opened = open_workbench(config(data, "utu", **blank, evidence={"require_known": False}))
+    assert not opened.model.module.conv2.lin.weight.any()
+    assert not flow_of(config(data, "utu")).makes_gold(config(data, "utu", **blank), opened)
+    with pytest.raises(NothingToForgetError, match=r"AUC of 0\.50, no more than chance"):
+        open_workbench(config(data, "utu", **blank))
+
+
+def test_a_network_of_another_graph_is_refused(data, tmp_path):
+    save_gnn(seeded_gnn(GNNShape("gcn", 61, 8, 16), 0), tmp_path / "other")
+    with pytest.raises(ModelError, match="reads 61 features of a node, but papers has 60"):
+        open_workbench(config(data, "utu", model={"name": str(tmp_path / "other")}))
+
+
+def test_cupid_gets_plain_sgd(data):
+    made = config(data, "ga", recipe={"objective": "ga", "steps": 1, "transforms": [{"name": "cupid", "k": 0.2}]})
+    bench = open_workbench(made)
+    flow = flow_of(made)
+    assert flow.recipe(made, bench, made.recipe).optimizer == "sgd"
+    assert flow.recipe(made, bench, {"objective": "ga"}).optimizer == "adamw"

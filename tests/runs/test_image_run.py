@@ -1,6 +1,7 @@
 """A whole run on images: files, evidence, report, an audit of its delta, and input that is refused."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -69,7 +70,12 @@ def test_only_parameters_changed(finished):
 
 def test_the_report_has_pictures_and_no_word_of_what_images_lack(finished, tmp_path):
     page = write_report([finished.path], tmp_path / "report.html").read_text(encoding="utf-8")
-    for words in ("Where the class is seen", "In the usual setting and out of it", "Class and setting by block"):
+    for words in (
+        "rank correlation with the loss",
+        "Where the class is seen",
+        "In the usual setting and out of it",
+        "Class and setting by block",
+    ):
         assert words in page
     assert "multi-hop" not in page.partition("What was not tested")[0]
 
@@ -90,10 +96,21 @@ def test_a_delta_and_a_folder_of_another_tool_are_audited(finished, tmp_path):
     assert done.table("bias.gold") is None  # nobody knows how a folder was trained
     with pytest.raises(ModelError, match="nothing changed"):
         audit(original, original, tmp_path / "three", **common)
+    facts = json.loads((tmp_path / "edited" / "config.json").read_text())
+    (tmp_path / "edited" / "config.json").write_text(json.dumps({**facts, "classes": facts["classes"][::-1]}))
+    with pytest.raises(ModelError, match="the unlearned model has the classes in another order"):
+        audit(original, tmp_path / "edited", tmp_path / "turned", **common)
     other = tmp_path / "other"
     save_image_model(open_workbench(_wider()).model, other)
     with pytest.raises(ModelError, match=r"not an edit of this original|another number of weights"):
         audit(original, other, tmp_path / "four", **common)
+
+
+def test_options_of_another_type_are_refused():
+    wrong = {"training": [1]}, {"aligned": "0.9"}, {"noise": "a"}, {"size": "64"}, {"seed": "a"}
+    for options in wrong:
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            open_workbench(config(world={"name": "coloured-shapes", "options": {**OPTIONS, **options}}))
 
 
 def _wider():

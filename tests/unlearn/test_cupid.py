@@ -220,5 +220,9 @@ def test_every_reading_of_the_open_points_runs(model, task, options):
 def test_what_does_not_fit_is_refused(model, task):
     with pytest.raises(ConfigError, match="use objective = 'ga'"):
         Unlearner(model, task, Recipe.from_dict({**RECIPE, "objective": "delete", "transforms": [{"name": "cupid"}]}))
+    with pytest.raises(ConfigError, match="use optimizer = 'sgd'"):
+        Unlearner(model, task, Recipe.from_dict({**RECIPE, "optimizer": "adamw", "transforms": [{"name": "cupid"}]}))
     with pytest.raises(ConfigError, match="a share above 0 and below 1"):
         made(model, task, k=1.0)
+    with pytest.raises(ConfigError, match="use a positive share"):
+        made(model, task, radius=0.0)

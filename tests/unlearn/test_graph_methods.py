@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from interp_unlearn._core import ConfigError
-from interp_unlearn.hooked import fresh_weights, load_intervention, save_intervention
+from interp_unlearn.hooked import fresh_copy, fresh_weights, load_intervention, save_intervention, wrap
 from interp_unlearn.probes import swapped
 from interp_unlearn.unlearn import Recipe, Unlearner, unlearn
 from interp_unlearn.unlearn.objectives._graphs import kl_classes, layers
@@ -128,6 +128,23 @@ def test_a_student_may_begin_from_random_weights_and_resumes(tmp_path):
     second = Unlearner(model, task, made)
     second.load_state(*state)
     assert [second.step()["loss"] for _ in range(2)] == whole[2:]
+
+
+def test_a_random_student_and_lora_exclude_each_other():
+    task = edge_task()
+    made = recipe(task, objective="d2dgn", steps=1, options={"init": "random"}, trainable={"lora_rank": 2})
+    with pytest.raises(ConfigError, match="set lora_rank to 0 or init to 'original'"):
+        Unlearner(trained(task, "gin"), task, made)
+
+
+def test_the_bad_teacher_sees_no_deleted_edge():
+    task = edge_task()
+    model = trained(task)
+    unlearner = Unlearner(model, task, recipe(task, objective="bad_teaching", steps=1))
+    ignorant = wrap(fresh_copy(model.module, 0).eval(), name="bad", language=False)
+    with torch.no_grad(), without_deleted(task, ignorant):
+        expected = task.logits(ignorant, task.forget_train.ids)
+    assert torch.allclose(unlearner.objective.teacher, expected, atol=1e-6)
 
 
 def test_a_deleted_class_is_forgotten_by_d2dgn():

@@ -1,5 +1,7 @@
 """Graphs, deletions, splits and tasks: what is deleted is gone from every input, and nothing leaks between splits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from interp_unlearn.worlds.graphs import (
     is_inside,
     parse_deletion,
 )
+from interp_unlearn.zoo import GNNShape, seeded_gnn
 
 from ..tiny_graphs import edge_task, network, node_task, path_graph, small_graph
 
@@ -38,6 +41,79 @@ def test_self_loops_and_copies_are_dropped_and_noted():
 def test_what_does_not_fit_is_refused(edges, labels, words):
     with pytest.raises(DataError, match=words):
         make_graph("g", torch.ones(3, 2), torch.tensor(edges), torch.tensor(labels))
+
+
+def test_signed_features_are_passed_as_they_are():
+    graph = small_graph()
+    signed = replace(graph, features=torch.randn(120, 16, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(signed.input(), signed.features)
+    assert torch.allclose(graph.input().to_dense().sum(1), torch.ones(120))
+    assert torch.equal(replace(graph, normalise="none").input().to_dense(), graph.features)
+    with pytest.raises(DataError, match=r"set normalise = .none"):
+        replace(signed, normalise="rows")
+    settings = [graph_task(g, ["edges 8"]).data_settings() for g in (graph, replace(graph, normalise="none"))]
+    assert settings[0] != settings[1]
+
+
+def test_another_published_split_is_another_training_set():
+    graph = small_graph()
+    splits = [
+        {"train": torch.arange(a, a + 60), "val": torch.arange(80, 95), "test": torch.arange(95, 120)} for a in (0, 9)
+    ]
+    tasks = [graph_task(replace(graph, public_split=s), ["nodes 4"], public_split=True) for s in splits]
+    assert tasks[0].data_settings() != tasks[1].data_settings()
+
+
+def test_edges_may_be_split_and_deleted_as_another_tool_did():
+    graph = small_graph()
+    order = torch.randperm(360, generator=torch.Generator().manual_seed(3))
+    parts = {"test": order[:20], "val": order[20:40], "train": order[40:], "deleted": order[40:50]}
+    split = {part: graph.edges[:, which].flip(0) for part, which in parts.items()}
+    given = make_graph("mine", graph.features, graph.edges, graph.labels, graph.classes, edge_split=split)
+    task = graph_task(given, ["listed"], public_split=True)
+    keys = lambda edges: set(edge_keys(edges, 120).tolist())  # noqa: E731
+    assert keys(task.deleted_edges) == keys(split["deleted"])
+    assert keys(task.split.test) == keys(split["test"])
+    assert keys(task.messages) == keys(split["train"])
+    assert not is_among(task.split.test_negative, graph.edges, 120).any()
+    assert task.data_settings() != graph_task(given, ["edges 8"]).data_settings()
+    with pytest.raises(DataError, match="no published split of edges"):
+        graph_task(graph, ["edges 8"], public_split=True)
+    with pytest.raises(DataError, match="lists no deleted edges"):
+        graph_task(graph, ["listed"])
+    with pytest.raises(DataError, match="in two parts"):
+        replace(given, edge_split={"train": graph.edges[:, :9], "val": graph.edges[:, 8:12]})
+    with pytest.raises(DataError, match="that are no edges"):
+        replace(given, edge_split={"train": task.split.test_negative})
+
+
+def test_a_layer_that_keeps_its_first_edges_is_refused():
+    task = edge_task()
+    model = network(task)
+    model.module.conv1.cached = True
+    with pytest.raises(ModelError, match=r"conv1 of .* cached=False"), without_deleted(task, model):
+        pass
+
+
+@pytest.mark.parametrize("architecture", ["gcn", "gin"])
+def test_a_network_of_other_features_is_refused(architecture):
+    task = edge_task()
+    other = wrap(seeded_gnn(GNNShape(architecture, 61, 8, 16), 0).eval())
+    with pytest.raises(ModelError, match="cannot read the 60 features of a node of citations"):
+        task.output(other)
+
+
+def test_a_network_left_in_train_mode_is_asked_in_evaluation_mode():
+    task = edge_task()
+    model = network(task)
+    model.module.project = torch.nn.BatchNorm1d(60)
+    model.module.takes_sparse = False
+    model.module.train()
+    with torch.no_grad():
+        one, two = task.output(model), task.output(model)
+    assert torch.equal(one, two)
+    assert model.module.project.num_batches_tracked == 0
+    assert model.module.training
 
 
 def test_hops_go_both_ways():

@@ -1,10 +1,13 @@
 """Image classifiers: found blocks, training in a cache, folders, and modules left in train mode."""
 
+import dataclasses
+import json
+
 import pytest
 import torch
 from torch import nn
 
-from interp_unlearn._core import ModelError
+from interp_unlearn._core import FileFormatError, MissingPackageError, ModelError, write_tensors
 from interp_unlearn.benchmarks import ShapesConfig, coloured_shapes, image_task
 from interp_unlearn.hooked import image_shape, wrap
 from interp_unlearn.zoo import ImageTraining, image_model, open_image_model, save_image_model
@@ -69,6 +72,15 @@ def test_training_is_cached_and_gold_never_sees_the_class(task, cache):
     assert not one.module.training
 
 
+def test_other_labels_of_the_same_images_are_another_classifier(task, cache):
+    one = image_model("small-resnet", task, TINY)
+    labels = torch.where(task.data.labels >= 0, (task.data.labels + 1) % 5, -1)
+    other = image_task(dataclasses.replace(task.data, labels=labels), "circle")
+    two = image_model("small-resnet", other, TINY)
+    assert one.source["labels"] != two.source["labels"]
+    assert len(list((cache / "cache" / "images").glob("[!.]*"))) == 2
+
+
 def test_a_saved_classifier_opens_by_path(task, cache):
     model = image_model("small-resnet", task, TINY)
     with torch.no_grad():
@@ -81,6 +93,40 @@ def test_a_saved_classifier_opens_by_path(task, cache):
         save_image_model(open_image_model(SmallResNet(5, 2).eval()), cache / "other")
     with pytest.raises(ModelError, match="neither an image model"):
         open_image_model(cache / "nothing")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training": None},
+        {"training": {"epoch": 3}},
+        {"training": [1]},
+        {"classes": None},
+        {"preprocess": {"standard": 1}},
+    ],
+)
+def test_a_folder_whose_config_is_not_whole_is_named(task, cache, change):
+    save_image_model(image_model("small-resnet", task, TINY), cache / "m")
+    facts = json.loads((cache / "m" / "config.json").read_text())
+    facts = {k: v for k, v in {**facts, **change}.items() if v is not None}
+    (cache / "m" / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(FileFormatError, match="not as save_image_model writes it"):
+        open_image_model(cache / "m")
+
+
+def test_a_module_that_reads_other_images_is_refused(task):
+    grey = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    large = nn.Sequential(nn.Conv2d(3, 4, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    for module in (grey, large):
+        with pytest.raises(ModelError, match="cannot read RGB images of 16×16 pixels"):
+            task.shape(open_image_model(module.eval()))
+
+
+def test_a_timm_folder_names_its_own_extra(tmp_path):
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
+    write_tensors(tmp_path / "model.safetensors", {"a": torch.zeros(1)})
+    with pytest.raises(MissingPackageError, match=r"interp-unlearn\[timm\]"):
+        open_image_model(tmp_path)
 
 
 def test_a_module_in_train_mode_is_put_in_evaluation_mode_with_a_warning(task):

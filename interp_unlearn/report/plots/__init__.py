@@ -22,7 +22,9 @@ from interp_unlearn.report.plots._generic import MAX_DIMENSIONS as MAX_DIMENSION
 from interp_unlearn.report.plots._generic import generic as generic
 from interp_unlearn.report.plots._graph import hop_curves as hop_curves
 from interp_unlearn.report.plots._graph import neighbourhood as neighbourhood
+from interp_unlearn.report.plots._images import CHECKS as CHECKS
 from interp_unlearn.report.plots._images import group_bars as group_bars
+from interp_unlearn.report.plots._images import partition_bars as partition_bars
 from interp_unlearn.report.plots._images import picture_grid as picture_grid
 from interp_unlearn.report.plots._images import probe_curves as probe_curves
 from interp_unlearn.report.plots._latent_dashboard import latent_contexts as latent_contexts

@@ -55,6 +55,38 @@ def group_bars(tables: Mapping[str, Labelled], split: str = "test", *, methods: 
     )
 
 
+CHECKS = {
+    "spearman_loss": "rank correlation with the loss",
+    "spearman_gradient_norm": "rank correlation with the gradient's norm",
+    "auc_conflicting": "AUC for conflicting images",
+}
+"""What the table ``cupid.partition`` says of its ranking in ``config``, in words."""
+
+
+def partition_bars(tables: Mapping[str, Labelled], *, methods: Sequence[str] = ()) -> go.Figure:
+    """How CUPID's sharpness ranks images, beside cheaper rankings.
+
+    Args:
+        tables: Method to its table ``cupid.partition``.
+        methods: See `styles`.
+    """
+    fig = go.Figure()
+    looks = styles(list(tables), methods)
+    for name, table in tables.items():
+        values = {k: float(table.config.get(k, np.nan)) for k in CHECKS}
+        known = {k: v for k, v in values.items() if np.isfinite(v)}
+        fig.add_bar(
+            x=[CHECKS[k] for k in known],
+            y=list(known.values()),
+            name=plain(name),
+            marker={"color": looks[name].colour, "line": {"width": 0}},
+            hovertemplate=f"<b>{plain(name)}</b>, %{{x}}: %{{y:.3f}}{footer(table)}<extra></extra>",
+        )
+    fig.update_layout(barmode="group", bargap=0.25)
+    wanted = "Above 0.99 in the first two: sharpness says no more than they. An AUC of 0.5 finds no conflicting image."
+    return finish(fig, "How sharpness ranks the images of the class", wanted, "", "", height=360)
+
+
 def probe_curves(
     tables: Mapping[str, Labelled], title: str, forgotten: str, *, methods: Sequence[str] = ()
 ) -> go.Figure:

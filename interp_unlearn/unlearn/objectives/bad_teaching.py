@@ -22,6 +22,7 @@ from interp_unlearn.unlearn._protocols import OBJECTIVES, Context, Draw
 from interp_unlearn.unlearn.objectives._answers import answer_tokens, kl, reference_logits
 from interp_unlearn.unlearn.objectives._forget_retain import ForgetRetain
 from interp_unlearn.unlearn.objectives._retain import RetainOptions
+from interp_unlearn.worlds import without_deleted
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class BadTeaching(ForgetRetain):
             self.teacher = torch.zeros(len(self.forget), len(task.classes))
             return
         ignorant = wrap(fresh_copy(ctx.model.module, ctx.seed).eval(), name="bad teacher", language=False)
-        self.teacher = torch.cat(reference_logits(ignorant, self.forget, self.options.reference_gb))
+        with without_deleted(task, ignorant):
+            self.teacher = torch.cat(reference_logits(ignorant, self.forget, self.options.reference_gb))
 
     def forget_loss(self, draw: Draw) -> tuple[Tensor, Mapping[str, float]]:
         """Divergence from the bad teacher."""

@@ -26,6 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from interp_unlearn._core import ConfigError
 from interp_unlearn.hooked import fresh_weights
 from interp_unlearn.probes import swapped
 from interp_unlearn.unlearn._fields import require
@@ -76,7 +77,11 @@ class D2DGN(Objective):
         return self.options.alpha > 0
 
     def prepare(self, ctx: Context) -> Pools:
-        """Cache both teachers' outputs, then put the student where it begins."""
+        """Cache both teachers' outputs, then put the student where it begins.
+
+        Raises:
+            ConfigError: If the student begins from random weights, but LoRA is trained.
+        """
         self.model, self.task = ctx.model, graph_task_of(ctx)
         task, module, self.sites = self.task, ctx.model.module, self.task.sites(ctx.model)
         forget, retain = choices(task, task.forget_train), choices(task, task.retain_train)
@@ -88,6 +93,11 @@ class D2DGN(Objective):
             self.destroyer, output = layers(self.model, task, self.sites)
         self.forget_logits = task.read(output, self.forget_ids)
         if self.options.init == "random":
+            if ctx.recipe.trainable.lora_rank:
+                raise ConfigError(
+                    "options.init = 'random' draws the student's weights anew, but LoRA trains factors; set "
+                    "lora_rank to 0 or init to 'original'"
+                )
             fill(ctx.trained, fresh_weights(module, ctx.seed + 1))
         self.apart = any(TRANSFORMS[name].wants_sides for name, _ in ctx.recipe.transforms)
         return Pools(tuple(c.item for c in forget), tuple(c.item for c in retain))

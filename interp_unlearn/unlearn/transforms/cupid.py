@@ -87,7 +87,7 @@ class CUPIDOptions:
 
     def __post_init__(self) -> None:
         require(0 < self.k < 1, f"cupid.k is {self.k}; use a share above 0 and below 1, e.g. 0.05")
-        require(self.radius >= 0, f"cupid.radius is {self.radius}; use a positive share of the weights' norm")
+        require(self.radius > 0, f"cupid.radius is {self.radius}; use a positive share of the weights' norm")
         require(self.probes >= 1, f"cupid.probes is {self.probes}; use at least 1")
         require(self.causal_batch >= 1, f"cupid.causal_batch is {self.causal_batch}; use at least 1")
 
@@ -152,11 +152,17 @@ class CUPID(Transform):
         """Stages 1 and 2, at the original weights; none of them is changed.
 
         Raises:
-            ConfigError: If the task has no labelled items, the objective is not ``ga``, or LoRA is trained.
+            ConfigError: If the task has no labelled items, the objective is not ``ga``, the optimiser not ``sgd``, or
+                LoRA is trained.
         """
         self.task, self.model = ctx.labelled(), ctx.model
         if ctx.recipe.objective != "ga":
             raise ConfigError(f"cupid is an ascent on the class; use objective = 'ga', not {ctx.recipe.objective!r}")
+        if ctx.recipe.optimizer != "sgd":
+            raise ConfigError(
+                f"cupid chooses the direction of the step, which {ctx.recipe.optimizer} rescales weight by weight; "
+                "use optimizer = 'sgd'"
+            )
         if ctx.recipe.trainable.lora_rank:
             raise ConfigError("cupid routes the gradient of weights, but LoRA trains factors; set lora_rank to 0")
         self.items: ItemSet = self.task.forget_train

@@ -8,6 +8,7 @@ Example:
 from interp_unlearn.worlds.graphs._deletion import Deletion as Deletion
 from interp_unlearn.worlds.graphs._deletion import parse_deletion as parse_deletion
 from interp_unlearn.worlds.graphs._graph import Graph as Graph
+from interp_unlearn.worlds.graphs._graph import Normalise as Normalise
 from interp_unlearn.worlds.graphs._graph import both_ways as both_ways
 from interp_unlearn.worlds.graphs._graph import draw_non_edges as draw_non_edges
 from interp_unlearn.worlds.graphs._graph import edge_keys as edge_keys

@@ -10,7 +10,7 @@ from typing import Literal
 from interp_unlearn._core import ConfigError
 
 Where = Literal["in", "out", "any"]
-FORMS = '"edges 5% in", "edges 20 out", "edge 12-57", "nodes 5%", "node 12", "class NAME"'
+FORMS = '"edges 5% in", "edges 20 out", "edge 12-57", "nodes 5%", "node 12", "class NAME", "listed"'
 
 _DRAWN = re.compile(r"(edges|nodes)\s+(\d+(?:\.\d+)?)\s*(%?)(?:\s+(in|out|any))?", re.IGNORECASE)
 _EDGE = re.compile(r"edge\s+(\d+)\s*[-–]\s*(\d+)", re.IGNORECASE)
@@ -28,6 +28,7 @@ class Deletion:
         count: How many are drawn; 0 where a share or ids are given.
         where: Of drawn edges: ``"in"`` the 2-hop neighbourhood of the test edges, ``"out"`` of it, or anywhere.
         ids: Named nodes, or pairs of nodes.
+        listed: The edges that the graph's file lists as deleted.
         class_name: The class, for ``kind = "class"``.
         text: As it was written.
     """
@@ -38,6 +39,7 @@ class Deletion:
     where: Where = "any"
     ids: tuple[tuple[int, ...], ...] = ()
     class_name: str = ""
+    listed: bool = False
     text: str = ""
 
 
@@ -60,6 +62,8 @@ def parse_deletion(words: Sequence[str]) -> Deletion:
             f"target.entities = {list(words)}: of a graph, give one of {FORMS}; only named edges or nodes may be "
             "several"
         )
+    if named[0].lower() == "listed":
+        return Deletion("edge", listed=True, text=text)
     drawn, of_class = _DRAWN.fullmatch(named[0]), _CLASS.fullmatch(named[0])
     if of_class:
         return Deletion("class", class_name=of_class[1].strip(), text=text)

@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from interp_unlearn._core import DataError
 
+Normalise = Literal["auto", "rows", "none"]
 SPARSE_BELOW = 0.1
 """Share of features that are not 0 below which a sparse product is faster than a dense one."""
 
@@ -29,9 +31,14 @@ class Graph:
         classes: Names of the classes.
         public_split: Node ids of the published split, by ``"train"``, ``"val"`` and ``"test"``; may be empty.
         sources: Provenance sentences.
+        edge_split: Edges of a published split, each once, by ``"train"``, ``"val"`` and ``"test"``, and by
+            ``"deleted"`` those that another tool deleted; may be empty.
+        normalise: Whether a model is given rows of features divided by their sum: ``"rows"``, ``"none"``, or ``"auto"``
+            for rows where no feature is negative, as in bags of words.
 
     Raises:
-        DataError: If lengths differ, a node or class does not exist, or edges are not sorted, unique and loop-free.
+        DataError: If lengths differ, a node or class does not exist, edges are not sorted, unique and loop-free, or
+            rows with negative features are to be divided by their sum, which may be near 0.
     """
 
     name: str
@@ -41,9 +48,21 @@ class Graph:
     classes: tuple[str, ...]
     public_split: Mapping[str, Int[Tensor, " k"]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    normalise: Normalise = "auto"
+    edge_split: Mapping[str, Int[Tensor, "2 _"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = self.n_nodes
+        if self.normalise not in get_args(Normalise):
+            raise DataError(f"normalise = {self.normalise!r} is unknown; use one of {', '.join(get_args(Normalise))}")
+        if self.normalise == "rows" and bool((self.features < 0).any()):
+            raise DataError(
+                f'{self.name} has negative features, whose rows cannot be divided by their sum; set normalise = "none"'
+            )
+        if not n or not self.features.shape[1]:
+            raise DataError(
+                f"{self.name} has {n} nodes and {self.features.shape[1]} features; give at least one of each"
+            )
         if len(self.labels) != n:
             raise DataError(f"{self.name} has features of {n} nodes but {len(self.labels)} labels; give one per node")
         if not bool(torch.isfinite(self.features).all()):
@@ -56,11 +75,37 @@ class Graph:
                 f"{self.name} has labels from {int(self.labels.min())} to {int(self.labels.max())}, but "
                 f"{len(self.classes)} classes; classes are counted from 0, and -1 means none"
             )
+        self._check_split()
+        self._check_edge_split()
         keys = edge_keys(self.edges, n)
         if not bool((self.edges[0] < self.edges[1]).all()) or not bool((keys.diff() > 0).all()):
             raise DataError(
                 f"{self.name} holds self-loops, or an edge twice; build it with make_graph, which drops them"
             )
+
+    def _check_split(self) -> None:
+        n = self.n_nodes
+        for part, ids in self.public_split.items():
+            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < n:
+                raise DataError(
+                    f"{self.name}: the published split's {part!r} has a node outside 0…{n - 1}; mend its ids"
+                )
+        together = (
+            torch.cat([ids.long() for ids in self.public_split.values()]) if self.public_split else self.labels[:0]
+        )
+        if len(together.unique()) < len(together):
+            raise DataError(
+                f"{self.name}: a node is twice in the published split, or in two of its parts; list every node once"
+            )
+
+    def _check_edge_split(self) -> None:
+        for part, edges in self.edge_split.items():
+            if not bool(is_among(edges, self.edges, self.n_nodes).all()):
+                raise DataError(f"{self.name}: the published split has {part!r} edges that are no edges; mend it")
+        parts = [edge_keys(edges, self.n_nodes) for part, edges in self.edge_split.items() if part != "deleted"]
+        together = torch.cat([self.edges[0, :0], *parts])
+        if len(together.unique()) < len(together):
+            raise DataError(f"{self.name}: an edge is in two parts of the published split; list every edge in one")
 
     @property
     def n_nodes(self) -> int:
@@ -74,10 +119,15 @@ class Graph:
             found.update(tensor.contiguous().numpy().tobytes())
         return found.hexdigest()[:16]
 
+    @property
+    def row_sums(self) -> bool:
+        """Whether rows are divided by their sum."""
+        return self.normalise == "rows" or (self.normalise == "auto" and not bool((self.features < 0).any()))
+
     def input(self) -> Float[Tensor, "n f"]:
-        """Features with rows that sum to 1 (rows of zeros stay), sparse (CSR) where few are not 0."""
+        """Features, with rows that sum to 1 (of zeros stay) where `row_sums`; sparse (CSR) where few are not 0."""
         total = self.features.sum(1, keepdim=True)
-        rows = self.features / torch.where(total.abs() > 0, total, torch.ones_like(total))
+        rows = self.features / torch.where(total > 0, total, torch.ones_like(total)) if self.row_sums else self.features
         if (rows != 0).float().mean() >= SPARSE_BELOW:
             return rows
         with warnings.catch_warnings():
@@ -93,6 +143,7 @@ def make_graph(
     classes: Sequence[str] = (),
     public_split: Mapping[str, Int[Tensor, " k"]] | None = None,
     sources: Sequence[str] = (),
+    edge_split: Mapping[str, Int[Tensor, "2 _"]] | None = None,
 ) -> Graph:
     """A `Graph` from edges in any order and direction; self-loops and repeated edges are dropped, and that is noted.
 
@@ -104,17 +155,25 @@ def make_graph(
         classes: Their names; default ``"class 0"`` and so on.
         public_split: See `Graph`.
         sources: Provenance sentences.
+        edge_split: See `Graph`; pairs in any direction.
 
     Raises:
         DataError: As `Graph`.
     """
     loops = int((edges[0] == edges[1]).sum())
-    edges = edges[:, edges[0] != edges[1]].long()
-    low, high = edges.min(0).values, edges.max(0).values
-    pairs = torch.stack([low, high], 1).unique(dim=0).T.contiguous() if edges.numel() else edges.reshape(2, 0)
+    pairs = _once(edges)
+    split = {part: _once(found) for part, found in (edge_split or {}).items()}
     said = [*sources, f"{pairs.shape[1]} undirected edges"] + ([f"{loops} self-loops were dropped"] if loops else [])
     names = tuple(classes) or tuple(f"class {i}" for i in range(int(labels.max()) + 1 if len(labels) else 0))
-    return Graph(name, features.float(), pairs, labels.long(), names, dict(public_split or {}), tuple(said))
+    nodes = dict(public_split or {})
+    return Graph(name, features.float(), pairs, labels.long(), names, nodes, tuple(said), edge_split=split)
+
+
+def _once(edges: Int[Tensor, "2 e"]) -> Int[Tensor, "2 m"]:
+    """Each undirected edge once, smaller node first, sorted, without self-loops."""
+    edges = edges[:, edges[0] != edges[1]].long()
+    low, high = edges.min(0).values, edges.max(0).values
+    return torch.stack([low, high], 1).unique(dim=0).T.contiguous() if edges.numel() else edges.reshape(2, 0)
 
 
 def edge_keys(edges: Int[Tensor, "2 m"], n_nodes: int) -> Int[Tensor, " m"]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from interp_unlearn._core import ModelError
 from interp_unlearn.hooked import INTERVENTIONS, HookedModel, Intervention
 from interp_unlearn.worlds.graphs._graph import is_among
 
@@ -40,7 +41,17 @@ class DropEdges(Intervention):
 
     @contextmanager
     def applied(self, model: HookedModel) -> Iterator[HookedModel]:
-        """Drop the edges from every call inside the block."""
+        """Drop the edges from every call inside the block.
+
+        Raises:
+            ModelError: If a layer keeps the edges of its first call, and so would not notice.
+        """
+        for name, module in model.module.named_modules():
+            if getattr(module, "cached", False) is True:
+                raise ModelError(
+                    f"{name or model.name} of {model.name} keeps the edges of its first call (cached=True), so nothing "
+                    "can be deleted from them; build it with cached=False and load the same weights"
+                )
 
         def drop(value: Any) -> Any:
             return self.kept(value) if _is_edges(value) else value

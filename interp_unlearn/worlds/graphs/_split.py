@@ -43,12 +43,14 @@ class EdgeSplit:
     test_negative: Int[Tensor, "2 t"]
 
 
-def split_edges(graph: Graph, seed: int) -> EdgeSplit:
-    """Shuffle; the first 5 % are for testing, the next 5 % for validation, the rest for training.
+def split_edges(graph: Graph, seed: int, public: bool = False) -> EdgeSplit:
+    """Shuffle; the first 5 % are for testing, the next 5 % for validation, the rest for training; or as published.
 
     Raises:
-        DataError: If there are too few edges.
+        DataError: If there are too few edges, or there is no published split.
     """
+    if public:
+        return _published(graph, seed)
     n = graph.edges.shape[1]
     held = int(HELD_OUT * n)
     if held < 3:
@@ -58,6 +60,19 @@ def split_edges(graph: Graph, seed: int) -> EdgeSplit:
     random = generator(seed, "negatives", graph.name)
     negative = draw_non_edges(graph.edges, graph.n_nodes, 2 * held, random)
     return EdgeSplit(parts[2], parts[1], parts[0], negative[:, :held], negative[:, held:])
+
+
+def _published(graph: Graph, seed: int) -> EdgeSplit:
+    """The split of the graph's file, with non-edges drawn by seed."""
+    lacking = [f"{part}_edges" for part in ("train", "val", "test") if part not in graph.edge_split]
+    if lacking:
+        raise DataError(f"{graph.name} has no published split of edges ({', '.join(lacking)}); leave public_split out")
+    train, val, test = (graph.edge_split[part] for part in ("train", "val", "test"))
+    if min(val.shape[1], test.shape[1]) < 3:
+        raise DataError(f"{graph.name}: the published split holds out fewer than 3 edges of a kind; hold out more")
+    n = val.shape[1]
+    negative = draw_non_edges(graph.edges, graph.n_nodes, n + test.shape[1], generator(seed, "negatives", graph.name))
+    return EdgeSplit(train, val, test, negative[:, :n], negative[:, n:])
 
 
 def is_inside(split: EdgeSplit, n_nodes: int, hops: int = HOPS) -> Bool[Tensor, " m"]:
@@ -75,8 +90,10 @@ def choose_edges(graph: Graph, split: EdgeSplit, deletion: Deletion, seed: int) 
             left.
     """
     train, n = split.train, graph.n_nodes
-    if deletion.ids:
-        asked = torch.tensor(deletion.ids).T
+    if deletion.listed and not graph.edge_split.get("deleted", split.train[:, :0]).shape[1]:
+        raise DataError(f"{graph.name} lists no deleted edges; put them into its file as deleted_edges, or name them")
+    if deletion.ids or deletion.listed:
+        asked = graph.edge_split["deleted"] if deletion.listed else torch.tensor(deletion.ids).T
         _check_edges(graph, split, asked)
         chosen = is_among(train, asked, n)
     else:
@@ -141,7 +158,15 @@ def split_nodes(graph: Graph, seed: int, public: bool) -> NodeSplit:
         missing = [name for name in ("train", "val", "test") if name not in graph.public_split]
         if missing:
             raise DataError(f"{graph.name} has no published split; set public_split = false")
-        return NodeSplit(*(graph.public_split[name].sort().values for name in ("train", "val", "test")))
+        parts = []
+        for name in ("train", "val", "test"):
+            ids = graph.public_split[name].sort().values
+            parts.append(ids[graph.labels[ids] >= 0])
+            if not len(parts[-1]):
+                raise DataError(
+                    f"{graph.name}: the published split's {name!r} has no node with a class; set public_split = false"
+                )
+        return NodeSplit(*parts)
     labelled = (graph.labels >= 0).nonzero()[:, 0]
     held = int(NODE_HELD_OUT * len(labelled))
     if held < 2:

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp_unlearn._core import ConfigError, ModelError, generator
-from interp_unlearn.hooked import Activations, HookedModel, Intervention, capture
+from interp_unlearn._core import ConfigError, ModelError, config_hash, generator
+from interp_unlearn.hooked import Activations, HookedModel, Intervention, capture, evaluating
 from interp_unlearn.worlds._labelled import ItemSet, LabelledTask
 from interp_unlearn.worlds._types import Modality, Split, Target
 from interp_unlearn.worlds.graphs._deletion import Deletion, parse_deletion
@@ -89,12 +89,21 @@ class GraphTask(LabelledTask):
         return self._dense, self._edge_index
 
     def output(self, model: HookedModel) -> Float[Tensor, "n d"]:
-        """The model's output for every node, with graph where gradients are on.
+        """The model's output for every node, in evaluation mode, with graph where gradients are on.
 
         Raises:
-            ModelError: If it is not one row per node.
+            ModelError: If it is not one row per node, or the model wants nodes with other features.
         """
-        found = model.forward(self.inputs(model))
+        with evaluating(model.module):
+            try:
+                found = model.forward(self.inputs(model))
+            except RuntimeError as error:
+                if not any(word in str(error) for word in ("shape", "size", "dimension")):
+                    raise
+                raise ModelError(
+                    f"{model.name} cannot read the {self.graph.features.shape[1]} features of a node of {self.world} "
+                    f"({str(error).splitlines()[0]}); use a network of this graph"
+                ) from error
         if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != self.graph.n_nodes:
             what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ModelError(
@@ -154,7 +163,8 @@ class GraphTask(LabelledTask):
 
     def data_settings(self) -> dict[str, Any]:
         """What the original model's training data depends on."""
-        return {"graph": self.graph.checksum(), "name": self.graph.name, "kind": self.kind, "seed": self.seed}
+        graph = {"graph": self.graph.checksum(), "normalise": self.graph.row_sums, "name": self.graph.name}
+        return {**graph, "kind": self.kind, "seed": self.seed}
 
     def settings(self) -> Mapping[str, Any]:
         """The data and the deletion."""
@@ -183,9 +193,10 @@ class EdgeTask(GraphTask):
     kind = "edge"
     classes = ("absent", "present")
 
-    def __init__(self, graph: Graph, deletion: Deletion, seed: int) -> None:
+    def __init__(self, graph: Graph, deletion: Deletion, seed: int, public_split: bool = False) -> None:
         super().__init__(graph, deletion, seed)
-        self.split: EdgeSplit = split_edges(graph, seed)
+        self.public_split = public_split
+        self.split: EdgeSplit = split_edges(graph, seed, public_split)
         chosen = choose_edges(graph, self.split, deletion, seed)
         self.messages = self.split.train
         self.deleted_edges, self.retained = self.messages[:, chosen], self.messages[:, ~chosen]
@@ -234,6 +245,12 @@ class EdgeTask(GraphTask):
         }
         return {group: (found, edge_names(found)) for group, found in ids.items()}
 
+    def data_settings(self) -> dict[str, Any]:
+        """Also the published split, where that is used."""
+        parts = (self.split.train, self.split.val, self.split.test)
+        split = {"split": config_hash([edges.tolist() for edges in parts])} if self.public_split else {}
+        return {**super().data_settings(), **split}
+
 
 class NodeTask(GraphTask):
     """Node classification; nodes are deleted one by one, or a class as a whole.
@@ -261,7 +278,11 @@ class NodeTask(GraphTask):
             if deletion.kind == "class"
             else torch.zeros_like(labels).bool()
         )
-        why = "nodes were named or drawn one by one; there are no more of them to hold out"
+        why = (
+            "no test node is of the deleted class"
+            if deletion.kind == "class"
+            else "nodes were named or drawn one by one; there are no more of them to hold out"
+        )
         self.forget_train = self._items("forget_train", self.deleted_nodes)
         self.forget_heldout = self._items("forget_heldout", test[gone[test]], why)
         self.retain_train = self._items("retain_train", self.retained)
@@ -308,8 +329,9 @@ class NodeTask(GraphTask):
         return {group: (found, tuple(f"node {n}" for n in found.tolist())) for group, found in ids.items()}
 
     def data_settings(self) -> dict[str, Any]:
-        """Also which split."""
-        return {**super().data_settings(), "public_split": self.public_split}
+        """Also which split, node by node."""
+        split = config_hash([ids.tolist() for ids in (self.split.train, self.split.val, self.split.test)])
+        return {**super().data_settings(), "public_split": self.public_split, "split": split}
 
 
 def graph_task(
@@ -322,7 +344,7 @@ def graph_task(
         entities: What is deleted, see `parse_deletion`.
         relations: Must be empty: a graph has none.
         seed: Of the split and of what is drawn.
-        public_split: Of node tasks, use the published split.
+        public_split: Use the published split, of nodes or edges.
 
     Raises:
         ConfigError: If the deletion is written in another form, or relations are given.
@@ -331,7 +353,8 @@ def graph_task(
     if relations:
         raise ConfigError(f"target.relations = {list(relations)}: a graph has no relations; leave it out")
     deletion = parse_deletion(entities)
-    return EdgeTask(graph, deletion, seed) if deletion.kind == "edge" else NodeTask(graph, deletion, seed, public_split)
+    kind = EdgeTask if deletion.kind == "edge" else NodeTask
+    return kind(graph, deletion, seed, public_split)
 
 
 def edge_names(ids: Int[Tensor, "k 2"]) -> tuple[str, ...]:
