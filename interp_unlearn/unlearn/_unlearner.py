@@ -80,8 +80,9 @@ class Unlearner:
             self._check_pools()
             context = Context(model, task, recipe, saes, self._set.trained, self.pools, recipe.seed)
             self.transforms = [TRANSFORMS[name](options) for name, options in recipe.transforms]
-            for transform in self.transforms:
-                transform.prepare(context)
+            with without_deleted(task, model):  # gradients are taken of the graph that training sees
+                for transform in self.transforms:
+                    transform.prepare(context)
             self.sampler = SAMPLERS[recipe.sampler](recipe.sampler_options)
             self.sampler.prepare(
                 self.pools, batch_size=recipe.batch_size, retain_batch_size=recipe.retain_batch_size, seed=recipe.seed

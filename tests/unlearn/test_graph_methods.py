@@ -9,6 +9,7 @@ from interp_unlearn.probes import swapped
 from interp_unlearn.unlearn import Recipe, Unlearner, unlearn
 from interp_unlearn.unlearn.objectives._graphs import kl_classes, layers
 from interp_unlearn.unlearn.objectives.gnndelete import DeletionOperators
+from interp_unlearn.unlearn.transforms.saliency_mask import SaliencyMask
 from interp_unlearn.worlds import graph_task, without_deleted
 from interp_unlearn.worlds.graphs import make_graph
 from interp_unlearn.zoo import GNNTraining, train_gnn
@@ -238,6 +239,23 @@ def test_noise_after_the_last_step_stays_inside_a_mask():
         moved = value != unlearner.originals[name]
         assert not moved[~opened[name]].any(), name
     assert any((v != unlearner.originals[n]).any() for n, v in unlearner.changed().items())
+
+
+def test_transforms_look_at_the_graph_that_training_sees(monkeypatch):
+    task = edge_task()
+    model = trained(task)
+    seen = []
+    inner = SaliencyMask.prepare
+
+    def prepare(self, ctx):
+        seen.append(task.logits(ctx.model, task.forget_train.ids).detach())
+        inner(self, ctx)
+
+    monkeypatch.setattr(SaliencyMask, "prepare", prepare)
+    Unlearner(model, task, recipe(task, objective="ga", steps=1, transforms=[{"name": "saliency_mask"}]))
+    with torch.no_grad(), without_deleted(task, model):
+        assert torch.equal(seen[0], task.logits(model, task.forget_train.ids))
+    assert not torch.equal(seen[0], task.logits(model, task.forget_train.ids))
 
 
 @pytest.mark.parametrize("transform", ["gu", "saliency_mask"])
