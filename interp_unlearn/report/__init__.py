@@ -13,6 +13,7 @@ from interp_unlearn.report._board import board_row as board_row
 from interp_unlearn.report._board import read_board_row as read_board_row
 from interp_unlearn.report._compare import Comparison as Comparison
 from interp_unlearn.report._compare import compare as compare
+from interp_unlearn.report._compare import group_key as group_key
 from interp_unlearn.report._estimate import Estimate as Estimate
 from interp_unlearn.report._estimate import estimate as estimate
 from interp_unlearn.report._evidence import EvidenceCard as EvidenceCard

@@ -11,7 +11,7 @@ from interp_unlearn.report._appendix import Leftover, appendix
 from interp_unlearn.report._compare import Comparison, compare
 from interp_unlearn.report._evidence import EvidenceGroup, evidence_groups, parity
 from interp_unlearn.report._headline import Headline, headline
-from interp_unlearn.report._html import render, write_atomically
+from interp_unlearn.report._html import render, write_page
 from interp_unlearn.report._pictures import Pictures, pictures
 from interp_unlearn.report._provenance import Provenance, provenance
 from interp_unlearn.report._read import read_all
@@ -61,7 +61,7 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
     chapters = tuple(_chapter(i, comparison) for i, comparison in enumerate(compare(runs), 1))
     path = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     page = render("report.html.j2", {"chapters": chapters, "refused": refused, "version": __version__})
-    write_atomically(path, page)
+    write_page(path, page)
     return path
 
 
