@@ -28,6 +28,7 @@ from interp_unlearn._core._registry import check_choice as check_choice
 from interp_unlearn._core._results import Axis as Axis
 from interp_unlearn._core._results import Evidence as Evidence
 from interp_unlearn._core._results import Labelled as Labelled
+from interp_unlearn._core._run_folders import run_folders as run_folders
 from interp_unlearn._core._seeds import config_hash as config_hash
 from interp_unlearn._core._seeds import numpy_rng as numpy_rng
 from interp_unlearn._core._serve import find_work as find_work

@@ -14,13 +14,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from interp_unlearn._core import Evidence, FileFormatError, Labelled, __version__
+from interp_unlearn._core import Evidence, Labelled, __version__
 from interp_unlearn.report._checked import mapping
 from interp_unlearn.report._compare import Comparison, compare
 from interp_unlearn.report._evidence import PARITY
+from interp_unlearn.report._find import read_runs
 from interp_unlearn.report._html import write_page
 from interp_unlearn.report._kinds import group_of
-from interp_unlearn.report._read import RunView, read_all
+from interp_unlearn.report._read import RunView
 from interp_unlearn.report._untested import untested
 from interp_unlearn.report._verdict import VerdictView, verdict_of
 
@@ -40,9 +41,7 @@ def report_json(run_folders: Sequence[str | Path]) -> dict[str, Any]:
     Raises:
         FileFormatError: If none of the folders can be read.
     """
-    runs, refused = read_all([Path(folder) for folder in run_folders])
-    if not runs:
-        raise FileFormatError("; ".join(refused) or "no run folder was given")
+    runs, refused = read_runs(run_folders)
     return {
         "kind": "report",
         "schema_version": SCHEMA_VERSION,

@@ -10,7 +10,18 @@ from typer.testing import CliRunner
 
 from interp_unlearn._core import DataError, read_json, write_json
 from interp_unlearn.cli import app
-from interp_unlearn.report import as_text, gate, read_board_row, read_run, report_json, summarise, write_report
+from interp_unlearn.report import (
+    as_text,
+    find_runs,
+    gate,
+    read_board_row,
+    read_run,
+    read_runs,
+    report_json,
+    summarise,
+    write_report,
+)
+from interp_unlearn.runs import RunFolder
 
 
 @pytest.fixture
@@ -113,3 +124,22 @@ def test_folders_where_files_should_be_do_not_end_the_report(run: Path):
     assert write_report([run], run / "r.html").stat().st_size
     shutil.rmtree(run / "tables")
     assert read_run(run).tables == {}
+
+
+# -- finding -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_command_finds_the_same_runs(run: Path, tmp_path: Path):
+    root = tmp_path / "F"
+    for place in ("japan", "grid/Japan-seed0/ga", "grid/Japan-seed0/npo"):
+        shutil.copytree(run, root / place)
+    (root / "model").mkdir()
+    (root / "model" / "config.json").write_text('{"model_type": "llama"}')
+    (root / "linked").symlink_to(run.resolve())
+    (root / "grid" / "around").symlink_to(root)
+    found = find_runs([root])
+    names = ("grid/Japan-seed0/ga", "grid/Japan-seed0/npo", "japan", "linked")
+    assert found == tuple(root / name for name in names)
+    assert tuple(folder.path for folder in RunFolder.find(root)) == found
+    assert read_runs([run, run])[1] == ()
+    assert len(read_runs([run, run])[0]) == 1
