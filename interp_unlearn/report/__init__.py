@@ -25,6 +25,7 @@ from interp_unlearn.report._gate import GateResult as GateResult
 from interp_unlearn.report._gate import gate as gate
 from interp_unlearn.report._headline import Headline as Headline
 from interp_unlearn.report._headline import headline as headline
+from interp_unlearn.report._html import page_path as page_path
 from interp_unlearn.report._json import as_text as as_text
 from interp_unlearn.report._json import report_json as report_json
 from interp_unlearn.report._json import schema as schema

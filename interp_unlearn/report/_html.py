@@ -18,10 +18,14 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
+from interp_unlearn._core import FileFormatError
 from interp_unlearn._core._io import atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 DIGITS = 6
+HEAD = 8192
+GENERATOR = b'<meta name="generator" content="interp-unlearn'
+"""In the first `HEAD` bytes of every page."""
 
 
 class Figures:
@@ -99,6 +103,23 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 def _script_text(text: str) -> str:
     """Script text as the browser's parser will see it, so that its hash holds."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def page_path(out: str | Path, name: str = "report.html") -> Path:
+    """Where a page is written: the file ``out``, or ``name`` in the folder ``out``.
+
+    Raises:
+        FileFormatError: If a file is there that this package did not make: it is not replaced.
+    """
+    path = Path(out) / name if Path(out).is_dir() else Path(out)
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(HEAD)
+        if start and GENERATOR not in start:
+            raise FileFormatError(
+                f"{path} was not made by interp-unlearn and is not replaced; move it, or write elsewhere"
+            )
+    return path
 
 
 def write_page(path: Path, text: str) -> None:

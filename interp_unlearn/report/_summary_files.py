@@ -10,7 +10,7 @@ from pathlib import Path
 
 from interp_unlearn._core import __version__
 from interp_unlearn.report._estimate import Estimate
-from interp_unlearn.report._html import render, write_page
+from interp_unlearn.report._html import page_path, render, write_page
 from interp_unlearn.report._summary import Entry, Measure, Summary
 
 VIEWS = {
@@ -123,9 +123,13 @@ def write_summary(summaries: Sequence[Summary], path: Path, refused: Sequence[st
 
     Args:
         summaries: As made by `summarise`.
-        path: The HTML file.
+        path: The HTML file, or a folder for ``compare.html``.
         refused: A sentence for each folder that could not be read.
+
+    Raises:
+        FileFormatError: If ``path`` is a file of other origin.
     """
+    path = page_path(path, "compare.html")
     values = {
         "summaries": summaries,
         "refused": refused,
