@@ -17,6 +17,7 @@ from interp_unlearn._core._errors import SiteError as SiteError
 from interp_unlearn._core._errors import TrainingDivergedError as TrainingDivergedError
 from interp_unlearn._core._errors import nearest as nearest
 from interp_unlearn._core._io import append_jsonl as append_jsonl
+from interp_unlearn._core._io import atomic as atomic
 from interp_unlearn._core._io import cache_dir as cache_dir
 from interp_unlearn._core._io import read_json as read_json
 from interp_unlearn._core._io import read_jsonl as read_jsonl

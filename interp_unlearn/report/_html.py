@@ -18,8 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
-from interp_unlearn._core import FileFormatError
-from interp_unlearn._core._io import atomic
+from interp_unlearn._core import FileFormatError, atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 DIGITS = 6

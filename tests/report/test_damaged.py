@@ -77,6 +77,12 @@ def test_side_effects_that_cannot_be_told_do_not_pass(run: Path, damage: Callabl
     assert "side effects cannot be told" in " ".join(done.stderr.split())
 
 
+def test_a_missing_log_of_steps_tells_nothing_of_side_effects(run: Path):
+    (run / "events.jsonl").unlink()
+    assert read_run(run).problems == ("events.jsonl does not exist",)
+    assert gate(read_run(run), max_side_effects=0.05).passed
+
+
 def test_a_model_edited_elsewhere_took_no_step(run: Path):
     edit(run / "config.json", model={"name": "smollm2-135m", "edited": "other"})
     (run / "events.jsonl").unlink()
