@@ -54,10 +54,9 @@ class Listed:
         return _row(self.path, self.stamp)[1]
 
     @property
-    def group(self) -> tuple[str, ...]:
-        """Runs of one group can be shown side by side."""
-        row = self.row
-        return (row.model, row.world, row.target, row.seed) if row else (self.id,)
+    def group(self) -> str:
+        """Runs of one group can be shown side by side; one that cannot be read is alone."""
+        return self.row.group if self.row else self.id
 
 
 def runs_in(root: Path) -> tuple[Listed, ...]:
@@ -108,8 +107,10 @@ def _stamp(path: Path) -> Stamp:
 def _row(path: Path, _stamp: Stamp) -> tuple[BoardRow | None, str]:
     try:
         return read_board_row(path), ""
-    except (InterpUnlearnError, OSError) as error:
-        return None, str(error)
+    except Exception as error:  # whatever is wrong with one run, the others stay in the list
+        return None, str(error) if isinstance(
+            error, (InterpUnlearnError, OSError)
+        ) else f"it cannot be read ({error!r})"
 
 
 @lru_cache(maxsize=24)

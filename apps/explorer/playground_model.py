@@ -23,7 +23,6 @@ from interp_unlearn.worlds import Prompt
 
 BEFORE, AFTER, EDITED = "before", "after", "after, with the change"
 LIKELIEST = 8
-TOO_LONG = 256
 ACTIONS = {
     "patch": "put the original's activation in",
     "steer": "add the difference to the original, times",

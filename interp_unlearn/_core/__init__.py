@@ -18,6 +18,7 @@ from interp_unlearn._core._errors import SiteError as SiteError
 from interp_unlearn._core._errors import TrainingDivergedError as TrainingDivergedError
 from interp_unlearn._core._errors import nearest as nearest
 from interp_unlearn._core._io import append_jsonl as append_jsonl
+from interp_unlearn._core._io import atomic as atomic
 from interp_unlearn._core._io import cache_dir as cache_dir
 from interp_unlearn._core._io import read_json as read_json
 from interp_unlearn._core._io import read_jsonl as read_jsonl
@@ -30,6 +31,7 @@ from interp_unlearn._core._registry import check_choice as check_choice
 from interp_unlearn._core._results import Axis as Axis
 from interp_unlearn._core._results import Evidence as Evidence
 from interp_unlearn._core._results import Labelled as Labelled
+from interp_unlearn._core._run_folders import run_folders as run_folders
 from interp_unlearn._core._seeds import config_hash as config_hash
 from interp_unlearn._core._seeds import numpy_rng as numpy_rng
 from interp_unlearn._core._serve import find_work as find_work

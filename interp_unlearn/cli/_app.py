@@ -34,7 +34,7 @@ HELP = """Look inside a model while it forgets.
 
   \\[recipe]                   objective = "npo"
 
-  interp-unlearn run japan.toml --out runs/japan     Ctrl-C stops it, `resume runs/japan` continues it
+  interp-unlearn run japan.toml --out runs/japan     Ctrl-C stops it, the same command continues it
 
   interp-unlearn report runs/japan                   rewrites the report from saved files
 

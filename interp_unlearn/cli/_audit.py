@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.text import Text
 
 from interp_unlearn._core import ConfigError
-from interp_unlearn.cli._console import console, friendly, progress_bar
+from interp_unlearn.cli._console import friendly, progress_bar, say
+from interp_unlearn.cli._paths import check_file
 from interp_unlearn.cli._table import print_table, print_verdicts
 
 
@@ -24,6 +24,14 @@ def world_options(given: list[str]) -> dict[str, Any]:
         return tomllib.loads("\n".join(given))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"--world-option {' '.join(given)} is not KEY=VALUE as in TOML ({error})") from error
+
+
+def plain_name(checkpoint: str) -> str:
+    """A checkpoint's name without the folders around it and the ending of a file, for a folder's name."""
+    name = Path(checkpoint).name or Path(checkpoint).resolve().name
+    for ending in (".safetensors", ".gguf"):
+        name = name.removesuffix(ending)
+    return name or "unlearned"
 
 
 @friendly
@@ -58,11 +66,14 @@ def audit_command(
 
     Exit code 2 means that the checkpoints cannot be audited; the sentence says why.
     """
-    from interp_unlearn.report import write_report
+    from interp_unlearn.report import page_path, write_report
     from interp_unlearn.runs import WorldSpec, audit, chosen_parts
 
     chosen_parts(level, ())
-    folder = out or Path("runs") / f"audit-{Path(unlearned).stem or 'unlearned'}"
+    if questions is not None:
+        check_file(questions, "a file of questions (.json, .jsonl)")
+    folder = out or Path("runs") / f"audit-{plain_name(unlearned)}"
+    page = page_path(folder / "report.html")
     options = world_options(world_option)
     spec = WorldSpec(world, str(data_dir) if data_dir else None, n_known, n_unknown, options=options)
     with progress_bar() as progress:
@@ -86,10 +97,10 @@ def audit_command(
             progress=progress,
         )
         progress("writing the report", 0, 0)
-        report = write_report([done.path], folder / "report.html")
+        report = write_report([done.path], page)
     print_table([done])
     print_verdicts([done])
-    console.print(f"Report: {report}", highlight=False, soft_wrap=True)
+    say(f"Report: {report}")
 
 
 @friendly
@@ -109,6 +120,6 @@ def gate_command(
     results = [gate(read_run(folder), require, **limits, min_attacks=min_attacks) for folder in find_runs(runs)]
     for result in results:
         words = "passes" if result.passed else "does not pass: " + "; ".join(result.reasons)
-        console.print(Text(f"{result.run} {words}."), soft_wrap=True)
+        say(f"{result.run} {words}.")
     if not all(result.passed for result in results):
         raise typer.Exit(1)

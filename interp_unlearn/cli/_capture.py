@@ -7,7 +7,8 @@ from typing import get_args
 
 import typer
 
-from interp_unlearn.cli._console import console, friendly
+from interp_unlearn.cli._console import friendly, say
+from interp_unlearn.cli._paths import documents
 
 
 @friendly
@@ -18,8 +19,8 @@ def capture_command(
     out: Path = typer.Option(
         ..., "--out", "-o", help="Folder of the store; a second call continues an unfinished one."
     ),
-    length: int = typer.Option(128, help="Tokens per sequence."),
-    batch_size: int = typer.Option(16, help="Sequences per forward pass."),
+    length: int = typer.Option(128, help="Tokens per sequence.", min=2),
+    batch_size: int = typer.Option(16, help="Sequences per forward pass.", min=1),
     mask_policy: str = typer.Option("inner", help="all, content or inner (see the documentation of token masks)."),
 ) -> None:
     """Write the activations of TEXT at one site into an on-disk store that resumes after a kill."""
@@ -28,12 +29,11 @@ def capture_command(
     from interp_unlearn.latents import token_rows
     from interp_unlearn.zoo import open_model
 
-    if not text.exists():
-        raise DataError(f"{text} does not exist; give a text file")
+    texts = documents(text)
     policy = next((p for p in get_args(MaskPolicy) if p == mask_policy), None)
     if policy is None:
         raise DataError(f"--mask-policy {mask_policy} is not one of {', '.join(MASK_POLICIES)}")
     opened = open_model(model)
-    rows = token_rows(opened, text.read_text(encoding="utf-8").split("\n\n"), length)
+    rows = token_rows(opened, texts, length)
     store = write_store(opened, rows, site, out, batch_size=batch_size, mask_policy=policy)
-    console.print(f"{len(store)} rows of {site} in {out}", highlight=False, soft_wrap=True)
+    say(f"{len(store)} rows of {site} in {out}")

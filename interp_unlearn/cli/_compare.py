@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from interp_unlearn.cli._console import console, errors, friendly
+from interp_unlearn.cli._console import console, errors, friendly, say
+from interp_unlearn.cli._paths import check_output
 
 if TYPE_CHECKING:
     from interp_unlearn.report import Summary
@@ -27,7 +28,7 @@ def compare_command(
     runs: list[Path] = typer.Argument(help="Run folders, or folders that hold runs at any depth (sweeps)."),
     csv: Path | None = typer.Option(None, help="Write means, intervals and differences as CSV."),
     csv_runs: Path | None = typer.Option(None, help="Write every number of every run as CSV."),
-    html: Path | None = typer.Option(None, help="Write one self-contained HTML page."),
+    html: Path | None = typer.Option(None, help="Write one self-contained HTML page (a folder: compare.html in it)."),
     markdown: bool = typer.Option(False, "--markdown", help="Print Markdown instead of a table."),
     measure: list[str] | None = typer.Option(None, help="Only measures with this text in their name; may be repeated."),
     show: str = typer.Option("value", help="value, change (from the original) or gap (to gold)."),
@@ -39,12 +40,24 @@ def compare_command(
     with a single target, the seed. Only finished runs count; the others are named.
     """
     from interp_unlearn._core import ConfigError
-    from interp_unlearn.report import find_runs, read_runs, summarise, write_csv, write_runs_csv, write_summary
+    from interp_unlearn.report import (
+        find_runs,
+        page_path,
+        read_runs,
+        summarise,
+        write_csv,
+        write_runs_csv,
+        write_summary,
+    )
     from interp_unlearn.report import markdown as as_markdown
 
     for name, value, known in (("--show", show, SHOW), ("--interval", interval, INTERVALS)):
         if value not in known:
             raise ConfigError(f"{name} {value} is not one of {', '.join(known)}")
+    for path, option, name in ((csv, "--csv", "means.csv"), (csv_runs, "--csv-runs", "runs.csv")):
+        check_output(path, option, name)
+    if html is not None:
+        html = page_path(html, "compare.html")
     views, refused = read_runs(find_runs(runs))
     summaries = summarise(views, "bootstrap" if interval == "bootstrap" else "t")
     if measure:
@@ -58,9 +71,9 @@ def compare_command(
         errors.print(Text(f"! {sentence}"), soft_wrap=True)
     for path, write in ((csv, write_csv), (csv_runs, write_runs_csv)):
         if path is not None:
-            console.print(f"CSV: {write(summaries, path)}", highlight=False, soft_wrap=True)
+            say(f"CSV: {write(summaries, path)}")
     if html is not None:
-        console.print(f"HTML: {write_summary(summaries, html, refused)}", highlight=False, soft_wrap=True)
+        say(f"HTML: {write_summary(summaries, html, refused)}")
 
 
 def _print(summary: Summary, view: str) -> None:
@@ -68,20 +81,22 @@ def _print(summary: Summary, view: str) -> None:
     methods = [m for m in summary.rows if m in summary.methods]
     references = [r for r in summary.rows if r not in summary.methods and (r, view) not in _SELF]
     if not summary.measures:
-        console.print(f"{summary.title}: no finished run has a number to show.", highlight=False, soft_wrap=True)
+        say(f"{summary.title}: no finished run has a number to show.")
         return
     beside = LABELS if view != "value" else 2 * LABELS
     room = (console.width - beside) // WIDTH - len(references)
     fit = max(1, room) if console.is_terminal else len(methods)
-    wide = console if console.is_terminal else Console(width=beside + WIDTH * len(summary.rows))  # a file has no edge
+    wide = (
+        console if console.is_terminal else Console(width=beside + WIDTH * len(summary.rows), markup=False, emoji=False)
+    )  # a file has no edge
     for start in range(0, len(methods), fit):
         rows = [r for r in summary.rows if r in references or r in methods[start : start + fit]]
         wide.print(_table(summary, rows, view))
         wide.print()
     how = sorted({e.value.how for e in summary.entries.values() if e.value.how})
-    console.print(f"95 % intervals: {', '.join(how) or 'none, a single target and seed'}", highlight=False)
+    say(f"95 % intervals: {', '.join(how) or 'none, a single target and seed'}")
     if any(entry.nearest for entry in summary.entries.values()):
-        console.print("* nearest to gold among the methods", highlight=False)
+        say("* nearest to gold among the methods")
     console.print()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -11,12 +10,15 @@ from typing import Any, TypeVar
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from interp_unlearn._core import InterpUnlearnError
 
 F = TypeVar("F", bound=Callable[..., Any])
-console = Console()
-errors = Console(stderr=True)
+# Names and paths may hold square brackets and colons: they are printed as they are, never as markup.
+console = Console(markup=False, emoji=False)
+errors = Console(stderr=True, markup=False, emoji=False)
+INTERRUPTED = "Interrupted; what was done is saved. The same command goes on."
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         TextColumn("{task.fields[count]}"),
     )
@@ -58,27 +60,24 @@ def friendly(command: F) -> F:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except InterpUnlearnError as error:
-            errors.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        except (InterpUnlearnError, OSError) as error:
+            print_error(str(error))
             raise typer.Exit(2) from error
-        except OSError as error:
-            errors.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        except UnicodeDecodeError as error:
+            print_error(f"a file is not UTF-8 text ({error}); save it as UTF-8")
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            errors.print(
-                "\nInterrupted; what was done is saved. Continue with: interp-unlearn resume RUN", highlight=False
-            )
+            errors.print(f"\n{INTERRUPTED}", highlight=False)
             raise typer.Exit(130) from error
 
     return wrapped  # type: ignore[return-value]
 
 
-def _plain(text: str) -> str:
-    """Text with rich markup taken literally."""
-    return text.replace("[", "\\[")
+def print_error(text: str) -> None:
+    """Print one sentence to standard error."""
+    errors.print(Text.assemble(("Error: ", "bold red"), text), soft_wrap=True)
 
 
-def fail(message: str) -> typer.Exit:
-    """Print one sentence to standard error; raise what this returns."""
-    print(message, file=sys.stderr)
-    return typer.Exit(2)
+def say(text: str) -> None:
+    """Print one line as it is, however long."""
+    console.print(text, highlight=False, soft_wrap=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
-from interp_unlearn.cli._console import console, friendly, progress_bar
+from interp_unlearn.cli._console import console, friendly, progress_bar, say
+from interp_unlearn.cli._paths import open_runs
 
 
 @friendly
@@ -30,24 +30,25 @@ def evidence_command(
     if not runs:
         raise ConfigError("name at least one run folder, or use --list to see the parts")
     from interp_unlearn.cli._table import print_verdicts
-    from interp_unlearn.report import write_report
-    from interp_unlearn.runs import RunFolder, add_evidence_many, chosen_parts
+    from interp_unlearn.report import page_path, read_run, write_report
+    from interp_unlearn.runs import add_evidence_many, chosen_parts
 
     chosen_parts(level, only)
+    pages = {path: page_path(path / "report.html") for path in runs}
     with progress_bar() as progress:
-        for path in runs:
-            found = RunFolder.find(path)
-            folders = [folder.path for folder in found if folder.status()["state"] == "done" or len(found) == 1]
+        for path, page in pages.items():
+            found = open_runs(path)
+            folders = [f.path for f in found if len(found) == 1 or read_run(f.path, only=()).done]
             for folder in found:
                 if folder.path not in folders:
-                    console.print(Text(f"left out: {folder.path} is not finished"), soft_wrap=True)
+                    say(f"left out: {folder.path} is not finished")
             done = add_evidence_many(folders, level, only=only, progress=progress)
             progress("writing the report", 0, 0)
             if not done:
                 continue
-            report = write_report([folder.path for folder in done], path / "report.html")
+            report = write_report([folder.path for folder in done], page)
             print_verdicts(done)
-            console.print(f"Report: {report}", highlight=False, soft_wrap=True)
+            say(f"Report: {report}")
 
 
 def _print_parts() -> None:
@@ -58,4 +59,4 @@ def _print_parts() -> None:
     for part in sorted((PARTS[name] for name in PARTS), key=lambda p: (LEVELS.index(p.level), p.name)):
         table.add_row(part.name, part.level, part.kind, ", ".join(part.modalities), part.what)
     console.print(table)
-    console.print("A level includes the cheaper ones. Kinds: docs/architecture.md", highlight=False)
+    say("A level includes the cheaper ones. Kinds: docs/architecture.md")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from interp_unlearn.cli._console import console, friendly
+from interp_unlearn.cli._console import friendly, say
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -25,7 +25,7 @@ def explore_command(
 
     check_runs(runs)
     streamlit = optional_import("streamlit.web.cli", "app", "the explorer")
-    console.print("The explorer listens on this machine only. Ctrl-C ends it.", highlight=False)
+    say("The explorer listens on this machine only. Ctrl-C ends it.")
     streamlit.main(arguments(runs, port=port, browser=browser), prog_name="streamlit")
 
 

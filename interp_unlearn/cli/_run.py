@@ -7,7 +7,8 @@ from pathlib import Path
 
 import typer
 
-from interp_unlearn.cli._console import console, friendly, progress_bar
+from interp_unlearn.cli._console import friendly, print_error, progress_bar, say
+from interp_unlearn.cli._paths import check_file, open_runs
 from interp_unlearn.cli._table import print_table, print_verdicts
 
 
@@ -42,41 +43,60 @@ def run_command(
         \[\[recipe]]
         objective = "sae_guided"
 
-    A second call with the same config continues an unfinished run; a finished one is only shown.
+    Ctrl-C stops. A second call with the same config goes on, also with recipes that had not begun; what is finished is
+    only shown.
     """
-    from interp_unlearn.report import write_report
+    from interp_unlearn.report import page_path, write_report
     from interp_unlearn.runs import load_configs, run, run_many
 
+    check_file(config, "a TOML config")
     configs = load_configs(config)
     if evidence is not None:
         configs = tuple(replace(c, evidence=replace(c.evidence, level=evidence)) for c in configs)
     folder = out or Path("runs") / config.stem
+    page = page_path(folder / "report.html")
     with progress_bar() as progress:
         if len(configs) == 1:
             done = [run(next(iter(configs)), folder, progress=progress)]
         else:
             done = run_many(configs, folder, progress=progress)
         progress("writing the report", 0, 0)
-        report = write_report([d.path for d in done], folder / "report.html")
+        report = write_report([d.path for d in done], page)
     print_table(done)
     print_verdicts(done)
-    console.print(f"Report: {report}", highlight=False, soft_wrap=True)
+    say(f"Report: {report}")
 
 
 @friendly
 def resume_command(run: Path = typer.Argument(help="A run folder, or a folder of run folders.")) -> None:
-    """Continue an interrupted RUN; a finished one is left as it is.
+    """Continue an interrupted RUN, or those below a folder; a finished one is left as it is.
 
+    Recipes of a config that had not begun have no folder yet; those the same `interp-unlearn run` command goes on with.
     On the CPU the final weights are bit for bit those of an uninterrupted run.
     """
-    from interp_unlearn.report import write_report
-    from interp_unlearn.runs import RunFolder, resume
+    from interp_unlearn._core import InterpUnlearnError
+    from interp_unlearn.report import page_path, write_report
+    from interp_unlearn.runs import resume
 
+    folders, page = open_runs(run), page_path(run / "report.html")
+    done, failed = [], []
     with progress_bar() as progress:
-        done = [resume(folder.path, progress=progress) for folder in RunFolder.find(run)]
-        report = write_report([d.path for d in done], run / "report.html")
+        for folder in folders:
+            try:
+                done.append(resume(folder.path, progress=progress))
+            except InterpUnlearnError as error:
+                if len(folders) == 1:
+                    raise
+                failed.append(f"{folder.path}: {error}")
+        report = write_report([d.path for d in done], page) if done else None
     print_table(done)
-    console.print(f"Report: {report}", highlight=False, soft_wrap=True)
+    print_verdicts(done)
+    if report is not None:
+        say(f"Report: {report}")
+    for sentence in failed:
+        print_error(sentence)
+    if failed:
+        raise typer.Exit(2)
 
 
 @friendly
@@ -96,7 +116,7 @@ def report_command(
         print(as_text(report_json(folders)), end="")
         return
     if json and out is not None:
-        console.print(f"Report: {write_json_report(folders, out)}", highlight=False, soft_wrap=True)
+        say(f"Report: {write_json_report(folders, out)}")
         return
     report = write_report(folders, out or runs[0] / "report.html")
-    console.print(f"Report: {report}", highlight=False, soft_wrap=True)
+    say(f"Report: {report}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from glob import glob
 from pathlib import Path
 from typing import get_args
 
 import typer
 from rich.table import Table
 
-from interp_unlearn.cli._console import console, friendly, progress_bar
+from interp_unlearn.cli._console import console, friendly, progress_bar, say
+from interp_unlearn.cli._paths import check_file, documents
 
 sae_app = typer.Typer(help="Train, evaluate and read sparse autoencoders (SAEs).", no_args_is_help=True)
 
@@ -27,22 +29,26 @@ def train_command(
     from interp_unlearn.latents import SAETrainConfig, token_rows, train_sae
     from interp_unlearn.zoo import open_model
 
+    check_file(recipe, "a TOML recipe, such as saes/smollm2-135m-l12.toml")
     config = SAETrainConfig.from_toml(recipe)
-    files = sorted({file for pattern in config.texts for file in recipe.parent.glob(pattern)})
+    here = recipe.parent
+    names = (n for p in config.texts for n in glob(p, root_dir=here, recursive=True))  # noqa: PTH207 (absolute ones too)
+    found = {here / name for name in names}
+    files = sorted(file for file in found if file.is_file())
     if not files:
         raise ConfigError(
             f"texts of {recipe} match no file; name text files relative to the recipe, e.g. ['corpus/*.txt']"
         )
+    texts = [document for file in files for document in documents(file)]
     with progress_bar() as progress:
         progress("opening the model", 0, 0)
         model = open_model(config.model)
-        documents = [d for file in files for d in file.read_text(encoding="utf-8").split("\n\n")]
-        rows = token_rows(model, documents, config.context)[: max(1, config.max_tokens // config.context)]
+        rows = token_rows(model, texts, config.context)[: max(1, config.max_tokens // config.context)]
         progress(f"collecting activations of {len(rows)} rows", 0, 0)
     policy = next(p for p in get_args(MaskPolicy) if p == config.mask_policy)
     store = write_store(model, rows, config.site, out / "activations", mask_policy=policy)
     train_sae(config, out, data=store)
-    console.print(f"SAE: {out}", highlight=False, soft_wrap=True)
+    say(f"SAE: {out}")
 
 
 @sae_app.command("eval")
@@ -51,21 +57,18 @@ def eval_command(
     sae: str = typer.Argument(help="Shipped name or SAELens folder."),
     text: Path = typer.Argument(help="Held-out text file."),
     model: str = typer.Option("smollm2-135m", help="The model that the SAE was trained on."),
-    max_tokens: int = typer.Option(20_000, help="Use so many tokens at most."),
-    length: int = typer.Option(128, help="Tokens per sequence."),
+    max_tokens: int = typer.Option(20_000, help="Use so many tokens at most.", min=1),
+    length: int = typer.Option(128, help="Tokens per sequence.", min=2),
 ) -> None:
     """Explained variance, L0, dead latents and recovered loss of an SAE on TEXT."""
-    from interp_unlearn._core import DataError
     from interp_unlearn.latents import evaluate_sae, load_sae
     from interp_unlearn.zoo import open_model
 
-    if not text.exists():
-        raise DataError(f"{text} does not exist; give a text file")
+    texts = documents(text)
     opened = open_model(model)
     loaded = load_sae(sae)
     loaded.check_fits(opened)
-    documents = text.read_text(encoding="utf-8").split("\n\n")
-    report = evaluate_sae(loaded, opened, documents, max_tokens=max_tokens, context=length)
+    report = evaluate_sae(loaded, opened, texts, max_tokens=max_tokens, context=length)
     table = Table("measure", "value", title=f"{sae} on {text.name}")
     for name, value in report.to_dict().items():
         if isinstance(value, (int, float)):
@@ -81,7 +84,7 @@ def scores_command(
     world: list[str] = typer.Option(
         ["countries", "people"], help="Worlds whose entities are compared with invented ones."
     ),
-    top: int = typer.Option(10, help="Show so many latents a side."),
+    top: int = typer.Option(10, help="Show so many latents a side.", min=1),
 ) -> None:
     """Latents that tell known entities from invented ones (Ferrando et al., arXiv 2411.14257)."""
     import torch

@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from interp_unlearn.cli._console import console, friendly
+from interp_unlearn.cli._console import console, friendly, say
+from interp_unlearn.cli._paths import check_file
 
 if TYPE_CHECKING:
     from interp_unlearn.runs import Outcome, SweepConfig, SweepRun
@@ -61,6 +62,7 @@ def sweep_command(
     """
     from interp_unlearn.runs import load_sweep, plan, sweep
 
+    check_file(config, "a TOML file with a table [sweep]")
     runs = load_sweep(config).only(only, seed)
     folder = out or Path("runs") / config.stem
     if show:
@@ -79,10 +81,10 @@ def sweep_command(
                 watch=watch,
             )
     except KeyboardInterrupt as error:
-        console.print("Stopped; what was done is saved. The same command continues.", highlight=False)
+        say("Stopped; what was done is saved. The same command continues.")
         raise typer.Exit(130) from error
     _print_outcomes(outcomes)
-    console.print(f"Side by side: interp-unlearn compare {folder}", highlight=False, soft_wrap=True)
+    say(f"Side by side: interp-unlearn compare {folder}")
     if not all(outcome.good for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -99,14 +101,14 @@ def _print_plan(config: SweepConfig, states: Mapping[str, str]) -> None:
 def _print_outcomes(outcomes: Sequence[Outcome]) -> None:
     counts = Counter(outcome.state for outcome in outcomes)
     said = ", ".join(f"{counts[state]} {words}" for state, words in WORDS.items() if counts[state])
-    console.print(f"{len(outcomes)} runs: {said}.", highlight=False)
+    say(f"{len(outcomes)} runs: {said}.")
     for outcome in outcomes:
         if not outcome.good:
-            console.print(Text(f"  {outcome.state}: {outcome.run.name}: {outcome.message}"), soft_wrap=True)
+            say(f"  {outcome.state}: {outcome.run.name}: {outcome.message}")
     if counts["failed"] or counts["failed before"]:
-        console.print("Try the failed ones again with --retry-failed.", highlight=False)
+        say("Try the failed ones again with --retry-failed.")
     if counts["lost"] or counts["stopped"]:
-        console.print("The same command continues what was lost or stopped.", highlight=False)
+        say("The same command continues what was lost or stopped.")
 
 
 @contextmanager

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.table import Table
-from rich.text import Text
 
-from interp_unlearn.cli._console import console
+from interp_unlearn.cli._console import console, say
 from interp_unlearn.report import compare, headline, read_run, verdict_of
 from interp_unlearn.report._images import partition_sentence
 from interp_unlearn.runs import RunFolder
@@ -18,7 +17,7 @@ def print_verdicts(folders: Sequence[RunFolder]) -> None:
     for folder in folders:
         verdict = verdict_of(read_run(folder.path))
         if not verdict.missing:
-            console.print(Text(f"{verdict.method}: {verdict.sentence}"), soft_wrap=True)
+            say(f"{verdict.method}: {verdict.sentence}")
 
 
 def print_partitions(folders: Sequence[RunFolder]) -> None:
@@ -50,5 +49,5 @@ def print_table(folders: Sequence[RunFolder]) -> None:
             table.add_row(label, *cells, column.forgotten)
         console.print(table)
         if any(cell.best for row in head.rows for cell in row.cells):
-            console.print("* nearest to gold among the methods", highlight=False)
+            say("* nearest to gold among the methods")
         console.print()

@@ -13,6 +13,7 @@ from interp_unlearn.report._board import board_row as board_row
 from interp_unlearn.report._board import read_board_row as read_board_row
 from interp_unlearn.report._compare import Comparison as Comparison
 from interp_unlearn.report._compare import compare as compare
+from interp_unlearn.report._compare import group_key as group_key
 from interp_unlearn.report._estimate import Estimate as Estimate
 from interp_unlearn.report._estimate import estimate as estimate
 from interp_unlearn.report._evidence import EvidenceCard as EvidenceCard
@@ -24,6 +25,7 @@ from interp_unlearn.report._gate import GateResult as GateResult
 from interp_unlearn.report._gate import gate as gate
 from interp_unlearn.report._headline import Headline as Headline
 from interp_unlearn.report._headline import headline as headline
+from interp_unlearn.report._html import page_path as page_path
 from interp_unlearn.report._json import as_text as as_text
 from interp_unlearn.report._json import report_json as report_json
 from interp_unlearn.report._json import schema as schema

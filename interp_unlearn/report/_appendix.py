@@ -11,13 +11,10 @@ import plotly.graph_objects as go
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import Comparison
-from interp_unlearn.report._details import drawable
+from interp_unlearn.report._details import MAX_VALUES, drawable
 from interp_unlearn.report._evidence import PARITY
 from interp_unlearn.report._kinds import part_of, tables_of
 from interp_unlearn.report._pictures import PICTURED_DETAILS, is_pictured
-
-MAX_VALUES = 20_000
-"""Larger arrays are named, not drawn: a report must stay a file that a browser opens."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from interp_unlearn._core import Labelled
 from interp_unlearn.report._cells import HELDOUT_SETS, TRAIN_SETS
-from interp_unlearn.report._compare import compare
+from interp_unlearn.report._compare import compare, group_key
 from interp_unlearn.report._read import RunView, read_run
 from interp_unlearn.report._side_effects import side_effects
 from interp_unlearn.report._verdict import verdict_of
@@ -50,6 +50,7 @@ class BoardRow:
         seconds: Time of training.
         version: Of the library that wrote the run.
         problems: Files that cannot be read.
+        group: Equal for runs that `compare` puts side by side.
     """
 
     name: str
@@ -74,6 +75,7 @@ class BoardRow:
     seconds: float
     version: str
     problems: tuple[str, ...]
+    group: str
 
 
 def read_board_row(folder: str | Path) -> BoardRow:
@@ -117,6 +119,7 @@ def board_row(run: RunView) -> BoardRow:
         seconds=_seconds(run.status),
         version=str(run.config.get("version") or ""),
         problems=run.problems,
+        group=group_key(run.config),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from interp_unlearn._core import Evidence, Labelled
+from interp_unlearn.report._checked import mapping
 from interp_unlearn.report._read import RunView
 
 ORIGINAL, GOLD = "original", "gold"
@@ -98,27 +99,44 @@ def compare(runs: Iterable[RunView]) -> tuple[Comparison, ...]:
     """Group runs that share model, world, target, relations and seed, in order of appearance."""
     groups: dict[str, list[RunView]] = {}
     for run in runs:
-        config = run.config
-        key = {k: config.get(k) for k in ("world", "target", "seed")}
-        # What was edited elsewhere takes the place of a recipe; an empty field is one that an older version lacks.
-        key["model"] = {k: v for k, v in _mapping(config.get("model")).items() if v is not None and k != "edited"}
-        groups.setdefault(json.dumps(key, sort_keys=True, default=str), []).append(run)
+        groups.setdefault(group_key(run.config), []).append(run)
     return tuple(_comparison(group) for group in groups.values())
+
+
+def group_key(config: Mapping[str, Any], parts: Sequence[str] = ("model", "world", "target", "seed")) -> str:
+    """Equal for runs that belong side by side.
+
+    A field that is empty or off is the same as one that an older version did not write. Left out are the model that
+    another tool edited, which takes the place of a recipe, and the folder of the world's data, which says where it
+    lay and not what it was.
+
+    Args:
+        config: ``config.json`` of a run.
+        parts: What must be shared.
+    """
+    left_out = {"model": "edited", "world": "data_dir"}
+    key = {}
+    for part in parts:
+        value = config.get(part)
+        if isinstance(value, Mapping):
+            value = {k: v for k, v in value.items() if v and k != left_out.get(part)}
+        key[part] = value
+    return json.dumps(key, sort_keys=True, default=str)
 
 
 def _comparison(runs: Sequence[RunView]) -> Comparison:
     first = runs[0]
-    target = _mapping(first.config.get("target"))
+    target = mapping(first.config.get("target"))
     saved = first.task.get("target_entities")
     names = (
         [str(e.get("name", e.get("id", "?"))) for e in saved if isinstance(e, dict)] if isinstance(saved, list) else []
     )
-    model = _mapping(first.config.get("model"))
+    model = mapping(first.config.get("model"))
     extra = " + ".join(str(model[k]) for k in ("adapter", "delta") if model.get(k))
     return Comparison(
         model=str(model.get("name", "an unnamed model")) + (f" + {extra}" if extra else ""),
-        world=str(_mapping(first.config.get("world")).get("name", "an unnamed world")),
-        target=tuple(names or [str(e) for e in target.get("entities", ())]),
+        world=str(mapping(first.config.get("world")).get("name", "an unnamed world")),
+        target=tuple(names or [str(e) for e in target.get("entities") or ()]),
         relations=tuple(str(r) for r in target.get("relations") or ()),
         seed=first.config.get("seed"),
         runs=_unique(runs),
@@ -130,16 +148,13 @@ def _unique(runs: Sequence[RunView]) -> dict[str, RunView]:
     for run in runs:
         name = run.name if run.name not in (ORIGINAL, GOLD) else f"run {run.name}"
         if name in found:
-            name = f"{name} ({run.path.name})"
+            path = run.path.resolve()
+            name = f"{name} ({path.name if path.name != run.name else f'{path.parent.name}/{path.name}'})"
         number = 2
         while name in found:
             name, number = f"{run.name} ({number})", number + 1
         found[name] = run
     return found
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _close(one: Labelled, other: Labelled) -> bool:

@@ -21,6 +21,7 @@ VALUES = ("value", "mean", "estimate", "change", "median", "share")
 SHORT = 4
 """So many figures beside each other at most, for the labels of one axis."""
 MAX_VALUES = 20_000
+"""Larger arrays are named, not drawn: a report must stay a file that a browser opens."""
 PHASES = {"before": ORIGINAL, "gold": GOLD}
 
 

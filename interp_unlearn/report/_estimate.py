@@ -31,6 +31,8 @@ class Estimate:
         n: Numbers behind it (runs).
         units: How many independent units the interval rests on.
         how: What the interval is, e.g. ``"t over 3 targets"``; empty where there is none.
+        targets: How many targets the numbers are of.
+        seeds: How many seeds.
     """
 
     mean: float = math.nan
@@ -40,6 +42,8 @@ class Estimate:
     n: int = 0
     units: int = 0
     how: str = ""
+    targets: int = 0
+    seeds: int = 0
 
     @property
     def missing(self) -> bool:
@@ -68,9 +72,9 @@ def estimate(values: Mapping[Where, float], interval: Interval = "t") -> Estimat
     else:
         unit = "seeds"
         units = np.array(list(known.values()), dtype=np.float64)
-    mean, count = float(units.mean()), len(units)
+    mean, count, seeds = float(units.mean()), len(units), len({seed for _, seed in known})
     if count < 2:
-        return Estimate(mean, n=len(known), units=count)
+        return Estimate(mean, n=len(known), units=count, targets=len(targets), seeds=seeds)
     from scipy import stats  # half of the time that it takes to import this room; only tables of many runs need it
 
     sd = float(units.std(ddof=1))
@@ -89,4 +93,5 @@ def estimate(values: Mapping[Where, float], interval: Interval = "t") -> Estimat
             rng=numpy_rng(0, "compare"),
         )
         low, high = float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
-    return Estimate(mean, low, high, sd, len(known), count, f"{interval} over {count} {unit}")
+    how = f"{interval} over {count} {unit}"
+    return Estimate(mean, low, high, sd, len(known), count, how, len(targets), seeds)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from interp_unlearn._core import ConfigError, FileFormatError, InterpUnlearnError, read_json
-from interp_unlearn.report._read import RunView, read_run
+from interp_unlearn._core import ConfigError, FileFormatError, run_folders
+from interp_unlearn.report._read import RunView, read_all
 
 
 def find_runs(paths: Sequence[str | Path]) -> tuple[Path, ...]:
     """Run folders at or below ``paths``, each once, in the order given and by name within each.
 
-    Folders whose name starts with a dot, and other things than runs, are passed over.
+    Folders whose name starts with a dot, and other things than runs, are passed over; links to folders are followed.
 
     Raises:
         ConfigError: If no path is given.
@@ -23,7 +22,7 @@ def find_runs(paths: Sequence[str | Path]) -> tuple[Path, ...]:
         raise ConfigError("give at least one run folder, or a folder of run folders")
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        here = _below(path)
+        here = run_folders(path)
         if not here:
             raise FileFormatError(f"{path} holds no run folder; give a folder made by: interp-unlearn run CONFIG")
         for folder in here:
@@ -31,27 +30,8 @@ def find_runs(paths: Sequence[str | Path]) -> tuple[Path, ...]:
     return tuple(found.values())
 
 
-def _below(path: Path) -> list[Path]:
-    found = []
-    for folder, inner, files in os.walk(path):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        if "config.json" in files and _may_be_a_run(Path(folder)):
-            found.append(Path(folder))
-            inner.clear()
-    return found
-
-
-def _may_be_a_run(folder: Path) -> bool:
-    """Whether this is a run, or so broken that it must be said."""
-    try:
-        config = read_json(folder / "config.json")
-    except InterpUnlearnError:
-        return True
-    return isinstance(config, dict) and config.get("kind") == "run"
-
-
 def read_runs(folders: Sequence[str | Path]) -> tuple[tuple[RunView, ...], tuple[str, ...]]:
-    """Read run folders.
+    """Read run folders, each once.
 
     Returns:
         The runs that can be read, and a sentence for each that cannot.
@@ -59,12 +39,7 @@ def read_runs(folders: Sequence[str | Path]) -> tuple[tuple[RunView, ...], tuple
     Raises:
         FileFormatError: If none can be read.
     """
-    runs, refused = [], []
-    for folder in folders:
-        try:
-            runs.append(read_run(folder))
-        except InterpUnlearnError as error:
-            refused.append(str(error))
+    runs, refused = read_all([Path(folder) for folder in folders])
     if not runs:
-        raise FileFormatError("; ".join(refused))
+        raise FileFormatError("; ".join(refused) or "give at least one run folder, or a folder of run folders")
     return tuple(runs), tuple(refused)

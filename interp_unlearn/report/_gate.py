@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from interp_unlearn._core import ConfigError, DataError, FileFormatError, nearest
 from interp_unlearn.report._read import RunView
+from interp_unlearn.report._side_effects import untold
 from interp_unlearn.report._verdict import LABELS, VerdictView, verdict_of
 from interp_unlearn.verdict import Findings, LabelRules, attacked
 
@@ -51,7 +52,8 @@ def gate(
     Raises:
         ConfigError: If nothing is demanded, a verdict is unknown, or a limit is not a share.
         FileFormatError: If the run is not finished or has no verdict.
-        DataError: If side effects are limited and none was measured, or *forgotten* would pass with too few attacks.
+        DataError: If side effects are limited and any was not measured or cannot be read, or *forgotten* would pass
+            with too few attacks.
     """
     if not require and max_side_effects is None and min_probability is None:
         raise ConfigError("the gate demands nothing; give --require, --max-side-effects or --min-probability")
@@ -80,8 +82,20 @@ def gate(
     if min_probability is not None and not verdict.probability >= min_probability:
         reasons.append(f"the verdict {_with_chance(verdict)} is less certain than {min_probability:g}")
     if max_side_effects is not None:
+        # The log of training steps says nothing of side effects, and a method of a single stroke has none.
+        problems = [problem for problem in run.problems if not problem.startswith("events.jsonl")]
+        if problems:
+            raise DataError(
+                f"{run.path}: side effects cannot be told, files are missing or damaged ({'; '.join(problems)}); "
+                "make the run again in a new folder"
+            )
         if not verdict.losses:
             raise DataError(f"{run.path} has no table of side effects; was its behaviour measured?")
+        if missing := untold(run):
+            raise DataError(
+                f"{run.path}: side effects cannot be told, the edited model has no number for {'; '.join(missing)}; "
+                "make the run again in a new folder"
+            )
         reasons += [
             f"{e.what} went from {e.before:.4g} to {e.after:.4g}, a loss of {e.size:.4g}, over {max_side_effects:g}"
             for e in verdict.losses

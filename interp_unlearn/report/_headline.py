@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -137,9 +138,12 @@ def _mark_best(rows: dict[str, list[Cell]], methods: tuple[str, ...], i: int) ->
 
 
 def nearest(gaps: Mapping[str, float]) -> list[str]:
-    """Methods with the smallest distance to gold; none where all are equally far."""
-    least, most = min(gaps.values()), max(gaps.values())
-    return [method for method, gap in gaps.items() if gap <= least + 1e-9 < most]
+    """Methods with the smallest distance to gold; none where all are equally far, or fewer than two have a distance."""
+    known = {method: gap for method, gap in gaps.items() if not math.isnan(gap)}
+    if len(known) < 2:
+        return []
+    least, most = min(known.values()), max(known.values())
+    return [method for method, gap in known.items() if gap <= least + 1e-9 < most]
 
 
 LOW = "low, as in gold"

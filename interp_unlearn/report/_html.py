@@ -6,9 +6,7 @@ import base64
 import hashlib
 import html
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,13 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
+from interp_unlearn._core import FileFormatError, atomic
+
 TEMPLATES = Path(__file__).parent / "templates"
 DIGITS = 6
+HEAD = 8192
+GENERATOR = b'<meta name="generator" content="interp-unlearn'
+"""In the first `HEAD` bytes of every page."""
 
 
 class Figures:
@@ -101,15 +104,24 @@ def _script_text(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file; a reader sees the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def page_path(out: str | Path, name: str = "report.html") -> Path:
+    """Where a page is written: the file ``out``, or ``name`` in the folder ``out``.
+
+    Raises:
+        FileFormatError: If a file is there that this package did not make: it is not replaced.
+    """
+    path = Path(out) / name if Path(out).is_dir() else Path(out)
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(HEAD)
+        if start and GENERATOR not in start:
+            raise FileFormatError(
+                f"{path} was not made by interp-unlearn and is not replaced; move it, or write elsewhere"
+            )
+    return path
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page or another text file; a reader sees the old one or the whole new one."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

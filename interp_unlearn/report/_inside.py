@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import ORIGINAL, Comparison
-from interp_unlearn.report._slices import Pictures, details, has, picked, with_detail
+from interp_unlearn.report._slices import Pictures, details, picked, with_detail
 
 FEATURE_TABLES = ("diff.latents", "diff.neurons")
 
@@ -86,7 +86,7 @@ def _moved(table: Labelled, values: np.ndarray) -> Labelled:
 def _target_only(table: Labelled) -> Labelled:
     for axis in ("group", "set"):
         for label in ("target", "forget_heldout", "paraphrased"):
-            if has(table, axis, label):
+            if plots.has(table, axis, label):
                 return plots.pick(table, axis, label)
     return table
 
@@ -125,7 +125,7 @@ def latents(comparison: Comparison) -> Pictures:
             references = {
                 word: plots.pick(table, "group", f"{word}_eval")
                 for word, table in base.items()
-                if has(table, "group", f"{word}_eval")
+                if plots.has(table, "group", f"{word}_eval")
             }
             figure = plots.latent_bars(bars, side, references=references, methods=comparison.methods)
             figure.update_layout(
@@ -174,7 +174,7 @@ def features(comparison: Comparison) -> Pictures:
         plots.feature_changes(table, method, methods=comparison.methods)
         for name in FEATURE_TABLES
         for method, table in comparison.per_method(name).items()
-        if [a.name for a in table.axes][1:] == ["group", "statistic"] and has(table, "statistic", "effect")
+        if [a.name for a in table.axes][1:] == ["group", "statistic"] and plots.has(table, "statistic", "effect")
     ]
     text = "Ranked by their effect on the target; marks show how far the same latents or neurons moved on other groups."
     return Pictures(

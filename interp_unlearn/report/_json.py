@@ -14,12 +14,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from interp_unlearn._core import Evidence, FileFormatError, Labelled, __version__
+from interp_unlearn._core import Evidence, Labelled, __version__
+from interp_unlearn.report._checked import mapping
 from interp_unlearn.report._compare import Comparison, compare
 from interp_unlearn.report._evidence import PARITY
-from interp_unlearn.report._html import write_atomically
+from interp_unlearn.report._find import read_runs
+from interp_unlearn.report._html import write_page
 from interp_unlearn.report._kinds import group_of
-from interp_unlearn.report._read import RunView, read_all
+from interp_unlearn.report._read import RunView
 from interp_unlearn.report._untested import untested
 from interp_unlearn.report._verdict import VerdictView, verdict_of
 
@@ -39,9 +41,7 @@ def report_json(run_folders: Sequence[str | Path]) -> dict[str, Any]:
     Raises:
         FileFormatError: If none of the folders can be read.
     """
-    runs, refused = read_all([Path(folder) for folder in run_folders])
-    if not runs:
-        raise FileFormatError("; ".join(refused) or "no run folder was given")
+    runs, refused = read_runs(run_folders)
     return {
         "kind": "report",
         "schema_version": SCHEMA_VERSION,
@@ -54,7 +54,7 @@ def report_json(run_folders: Sequence[str | Path]) -> dict[str, Any]:
 def write_json_report(run_folders: Sequence[str | Path], out: Path) -> Path:
     """Write `report_json` to a file, or to ``report.json`` in a folder; returns its path."""
     path = Path(out) / "report.json" if Path(out).is_dir() else Path(out)
-    write_atomically(path, as_text(report_json(run_folders)))
+    write_page(path, as_text(report_json(run_folders)))
     return path
 
 
@@ -78,7 +78,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 
 def _run(comparison: Comparison, name: str, run: RunView) -> dict[str, Any]:
     verdict = verdict_of(run, name)
-    edited = _mapping(run.config.get("model")).get("edited")
+    edited = mapping(run.config.get("model")).get("edited")
     return {
         "name": name,
         "folder": str(run.path),
@@ -102,7 +102,7 @@ def _run(comparison: Comparison, name: str, run: RunView) -> dict[str, Any]:
             for item in run.evidence.values()
             if item.name.partition("/")[0].split(".")[0] != PARITY
         ],
-        "seconds": {str(k): _number(v) for k, v in _mapping(run.status.get("seconds")).items()},
+        "seconds": {str(k): _number(v) for k, v in mapping(run.status.get("seconds")).items()},
     }
 
 
@@ -166,7 +166,3 @@ def _number(value: Any) -> float | None:
 
 def _pair(interval: tuple[float, float] | None) -> list[float | None] | None:
     return None if interval is None else [_number(interval[0]), _number(interval[1])]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -27,7 +27,7 @@ from interp_unlearn.report._inside import (
 )
 from interp_unlearn.report._pages import EVENTS, Choices, Chosen, View, no_choices, register_view
 from interp_unlearn.report._pictures import MAKERS, answers, relearning, training, weights
-from interp_unlearn.report._slices import Pictures, has
+from interp_unlearn.report._slices import Pictures
 from interp_unlearn.report._views import latents_and_neurons, lens_on_a_prompt, sites, tokens
 
 NO_SAE = "Name an SAE in the config of the run: [latents] sae = …"
@@ -84,7 +84,7 @@ def _next_tokens(table: Labelled, method: str, chosen: Chosen) -> Iterator[go.Fi
 
 
 def _site_map(table: Labelled, method: str, chosen: Chosen) -> Iterator[go.Figure]:
-    if has(table, "phase", chosen["phase"]):
+    if plots.has(table, "phase", chosen["phase"]):
         yield plots.site_map(table, chosen["measure"], phase=chosen["phase"], name=method)
 
 
@@ -110,7 +110,7 @@ def _grids(name: str, lens: str) -> Callable[[Comparison, Chosen], Pictures]:
         grids: dict[str, Labelled] = {}
         for method, table in comparison.per_method(name).items():
             for phase, who in (("before", ORIGINAL), ("after", method), ("gold", GOLD)):
-                if who not in grids and has(table, "phase", phase):
+                if who not in grids and plots.has(table, "phase", phase):
                     grids[who] = plots.prompt_slice(table, _prompt_of(table, chosen), phase)
         measure = chosen["measure"]
         figures = [plots.lens_grid(grid, who, measure=measure, lens=lens) for who, grid in grids.items()]
@@ -129,7 +129,7 @@ def _dashboard(comparison: Comparison, chosen: Chosen) -> Pictures:
             figures.append(plots.latent_ranking(tables["latents"], method, latent=latent))
         for name, draw in DASHBOARD.items():
             table = tables[name]
-            if table is not None and has(table, "latent", latent):
+            if table is not None and plots.has(table, "latent", latent):
                 figures += draw(table, latent)
     text = "Known and unknown scores are of the original model; contexts show the tokens on which it fires most."
     return Pictures(f"Latent {latent}", text, tuple(figures), "No run saved a dashboard of this latent.")

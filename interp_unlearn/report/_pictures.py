@@ -27,7 +27,7 @@ from interp_unlearn.report._inside import (
     latents,
     lens_by_layer,
 )
-from interp_unlearn.report._slices import Pictures, has
+from interp_unlearn.report._slices import Pictures
 from interp_unlearn.report._views import VIEWS, latents_and_neurons, lens_on_a_prompt, sites, tokens
 
 
@@ -40,7 +40,7 @@ def pictures(comparison: Comparison) -> tuple[Pictures, ...]:
 def answers(comparison: Comparison) -> Pictures:
     """What the models answer, set by set."""
     tables, intervals = comparison.by_model("behaviour"), comparison.by_model("behaviour_intervals")
-    metrics = [m for m in ("exact", "probability") if any(has(t, "metric", m) for t in tables.values())]
+    metrics = [m for m in ("exact", "probability") if any(plots.has(t, "metric", m) for t in tables.values())]
     figures = [plots.behaviour_dots(tables, m, intervals=intervals, methods=comparison.methods) for m in metrics]
     text = "Each marker is a model, the line its 95 % interval."
     return Pictures("Answers", text, tuple(figures), "No run saved its behaviour.")

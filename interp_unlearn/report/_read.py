@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from interp_unlearn._core import Evidence, FileFormatError, InterpUnlearnError, Labelled, read_json, read_jsonl
+from interp_unlearn.report._checked import checked, mapping
 
 T = TypeVar("T")
 
@@ -65,10 +66,14 @@ def read_run(folder: str | Path, *, only: Sequence[str] | None = None) -> RunVie
         raise FileFormatError(f"{path} is not a folder; give a folder made by: interp-unlearn run CONFIG")
     if not (path / "config.json").exists():
         raise FileFormatError(f"{path} is not a run folder: it has no config.json")
-    config = read_json(path / "config.json")
+    try:
+        config = read_json(path / "config.json")
+    except OSError as error:
+        raise FileFormatError(f"{path / 'config.json'} cannot be read ({error.strerror or error})") from error
     if not isinstance(config, dict) or config.get("kind") != "run":
         raise FileFormatError(f"{path} is not a run folder: its config.json was not written by interp-unlearn run")
     problems: list[str] = []
+    config = checked(config, "config.json", problems)
     evidence = None if only is None else ()
     return RunView(
         path=path,
@@ -77,7 +82,7 @@ def read_run(folder: str | Path, *, only: Sequence[str] | None = None) -> RunVie
         status=_object(path / "status.json", problems),
         task=_object(path / "task.json", problems),
         recipe=_if_there(path / "recipe.json", problems),
-        events=_events(path, problems),
+        events=_events(path, problems, trained=not mapping(config.get("model")).get("edited")),
         tables=_all(path / "tables", _labelled, problems, only),
         evidence={e.name: e for e in _all(path / "evidence", Evidence.load, problems, evidence).values()},
         verdict=_if_there(path / "verdict.json", problems),
@@ -105,31 +110,31 @@ def _if_there(path: Path, problems: list[str]) -> Mapping[str, Any]:
 
 
 def _parts(data: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    saved = data.get("parts")
-    return {str(k): v for k, v in saved.items() if isinstance(v, Mapping)} if isinstance(saved, Mapping) else {}
+    return {str(k): v for k, v in mapping(data.get("parts")).items() if isinstance(v, Mapping)}
 
 
 def _object(path: Path, problems: list[str]) -> Mapping[str, Any]:
     try:
         data = read_json(path)
-    except InterpUnlearnError as error:
+    except (InterpUnlearnError, OSError) as error:
         problems.append(_relative(error, path))
         return {}
     if not isinstance(data, dict):
         problems.append(f"{path.name} holds no object")
         return {}
-    return data
+    return checked(data, path.name, problems)
 
 
-def _events(folder: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
+def _events(folder: Path, problems: list[str], *, trained: bool) -> tuple[Mapping[str, Any], ...]:
     path = folder / "events.jsonl"
     if not path.exists():
-        if not (folder / "intervention.json").exists():  # a method that only edits the running model takes no step
+        # A model edited elsewhere took no step here, and a method that only edits the running model takes none.
+        if trained and not (folder / "intervention.json").exists():
             problems.append(f"{path.name} does not exist")
         return ()
     try:
         return tuple(e for e in read_jsonl(path) if isinstance(e, dict))
-    except (InterpUnlearnError, UnicodeDecodeError) as error:
+    except (InterpUnlearnError, UnicodeDecodeError, OSError) as error:
         problems.append(_relative(error, path))
         return ()
 
@@ -153,7 +158,7 @@ def _all(
             continue
         try:
             found[path.stem] = load(path)
-        except InterpUnlearnError as error:
+        except (InterpUnlearnError, OSError) as error:
             problems.append(_relative(error, path))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problems.append(f"{folder.name}/{path.name} is not a saved result of this version ({error})")
@@ -162,4 +167,6 @@ def _all(
 
 def _relative(error: Exception, path: Path) -> str:
     """The error's sentence with the file's name in place of its full path."""
+    if isinstance(error, OSError):
+        return f"{path.name} cannot be read ({error.strerror or error})"
     return str(error).replace(str(path), path.name)

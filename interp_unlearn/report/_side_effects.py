@@ -45,6 +45,24 @@ def side_effects(run: RunView) -> tuple[SideEffect, ...]:
     return tuple(sorted([*found, *([loss] if loss else [])], key=lambda e: -e.size))
 
 
+def untold(run: RunView) -> tuple[str, ...]:
+    """What was asked of the original, or was to be asked, and has no number in the edited model, in words."""
+    before, after = (run.tables.get(f"behaviour.{phase}") for phase in ("before", "after"))
+    if before is None:
+        asked = [s for s in SETS.values() if s in _in_task(run)]
+    else:
+        asked = [s for s in SETS.values() if not math.isnan(_at(before, set=s, metric="exact"))]
+    said = [f"answered right: {set_words(s)}" for s in asked if math.isnan(_at(after, set=s, metric="exact"))]
+    text = run.task.get("text_eval") or "text_loss.before" in run.tables
+    return (*said, *(["loss on general text"] if text and _text(run) is None else []))
+
+
+def _in_task(run: RunView) -> set[str]:
+    """Names of the task's question sets that hold a question."""
+    sets = [value for value in run.task.values() if isinstance(value, Mapping)]
+    return {str(found.get("name")) for found in sets if found.get("prompts")}
+
+
 def _answers(run: RunView, name: str, where: str) -> SideEffect | None:
     tables = [run.tables.get(f"behaviour.{phase}") for phase in ("before", "after")]
     values = [_at(table, set=where, metric="exact") for table in tables]

@@ -41,7 +41,7 @@ def details(comparison: Comparison, evidence: str, detail: str) -> dict[str, Lab
         if table is None or "phase" not in [axis.name for axis in table.axes]:
             continue
         for phase, who in (("before", ORIGINAL), ("after", method), ("gold", GOLD)):
-            if who not in found and has(table, "phase", phase):
+            if who not in found and plots.has(table, "phase", phase):
                 found[who] = plots.pick(table, "phase", phase)
     order = (ORIGINAL, *comparison.methods, GOLD)
     return {who: found[who] for who in order if who in found}
@@ -54,17 +54,12 @@ def with_detail(comparison: Comparison, kind: str, detail: str) -> Iterator[str]
             yield name
 
 
-def has(table: Labelled, axis: str, label: str) -> bool:
-    """Whether a table has this label on this axis."""
-    return any(a.name == axis and label in a.labels for a in table.axes)
-
-
 def picked(tables: Mapping[str, Labelled], **labels: str) -> dict[str, Labelled]:
     """The same slice of each table that has it."""
     found = {}
     for who, table in tables.items():
         for axis, label in labels.items():
-            if not has(table, axis, label):
+            if not plots.has(table, axis, label):
                 break
             table = plots.pick(table, axis, label)
         else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from interp_unlearn._core import ConfigError
-from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison, compare
+from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison, compare, group_key
 from interp_unlearn.report._estimate import Estimate, Interval, Where, estimate
 from interp_unlearn.report._headline import Column, headline, nearest
 from interp_unlearn.report._read import RunView
@@ -131,24 +131,27 @@ class Summary:
     def only(self, wanted: Sequence[str]) -> Summary:
         """The same table with the measures whose names hold one of these texts (in any case), in their order.
 
+        A table without any number stays as it is.
+
         Raises:
             ConfigError: If a text is in no name; all names are shown.
         """
         found: list[Measure] = []
-        for text in wanted:
+        for text in wanted if self.measures else ():
             new = [m for m in self.measures if text.casefold() in m.name.casefold()]
             if not new:
                 names = ", ".join(m.name for m in self.measures)
                 raise ConfigError(f"no measure of {self.title} has {text!r} in its name; measures: {names}")
             found += [m for m in new if m not in found]
-        return replace(self, measures=tuple(found))
+        return replace(self, measures=tuple(found), numbers=tuple(n for n in self.numbers if n.measure in found))
 
 
 @dataclass
 class _Values:
-    """Numbers of one model and world, by row and measure, then by target and seed."""
+    """Numbers of one model and world, by row and measure, then by target and seed, which differ for each comparison."""
 
     comparisons: list[Comparison] = field(default_factory=list)
+    places: list[Where] = field(default_factory=list)
     measures: dict[str, Measure] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
     by: dict[tuple[str, str], dict[Where, float]] = field(default_factory=dict)
@@ -165,11 +168,7 @@ def summarise(runs: Iterable[RunView], interval: Interval = "t") -> tuple[Summar
     """
     groups: dict[str, list[RunView]] = {}
     for run in runs:
-        # A field that is empty is the same as one that an older version did not write.
-        named = [{k: v for k, v in _mapping(run.config.get(part)).items() if v} for part in ("model", "world")]
-        named[0].pop("edited", None)
-        named[1].pop("data_dir", None)
-        groups.setdefault(_key(named), []).append(run)
+        groups.setdefault(group_key(run.config, ("model", "world")), []).append(run)
     return tuple(_summary(group, interval) for group in groups.values())
 
 
@@ -199,10 +198,9 @@ def _summary(runs: Sequence[RunView], interval: Interval) -> Summary:
 
 
 def _collect(comparisons: Sequence[Comparison]) -> _Values:
-    values = _Values(list(comparisons))
-    for comparison in comparisons:
+    values = _Values(list(comparisons), _places(comparisons))
+    for comparison, where in zip(values.comparisons, values.places, strict=True):
         head = headline(comparison, wide=True)
-        where = (_target(comparison), str(comparison.seed))
         place = 0
         for i, column in enumerate(head.columns):
             for measure, part in zip(_measures(column), ("value", "beside"), strict=False):
@@ -215,6 +213,18 @@ def _collect(comparisons: Sequence[Comparison]) -> _Values:
                     if not cell.missing and not math.isnan(getattr(cell, part)):
                         values.by.setdefault((row.name, measure.name), {})[where] = getattr(cell, part)
     return values
+
+
+def _places(comparisons: Sequence[Comparison]) -> list[Where]:
+    """Target and seed of each comparison; where two look alike, the second gets another seed's name."""
+    places: list[Where] = []
+    for comparison in comparisons:
+        target, seed = _target(comparison), str(comparison.seed)
+        place, number = (target, seed), 2
+        while place in places:
+            place, number = (target, f"{seed} ({number})"), number + 1
+        places.append(place)
+    return places
 
 
 def _measures(column: Column) -> tuple[Measure, ...]:
@@ -250,8 +260,7 @@ def _nearest(values: _Values, methods: Sequence[str], measure: Measure) -> list[
 
 
 def _numbers(values: _Values, measures: Sequence[Measure]) -> Iterable[RunNumber]:
-    for comparison in values.comparisons:
-        where = (_target(comparison), str(comparison.seed))
+    for comparison, where in zip(values.comparisons, values.places, strict=True):
         for method, run in comparison.runs.items():
             for measure in measures:
                 value, original, gold = (
@@ -282,9 +291,19 @@ def _unfinished(runs: Sequence[RunView]) -> list[str]:
 
 def _doubts(values: _Values, methods: Sequence[str], interval: Interval) -> list[str]:
     said = [f"{c.title}, seed {c.seed}: {doubt}" for c in values.comparisons for doubt in c.doubts()]
-    everywhere = [(_target(c), str(c.seed)) for c in values.comparisons]
+    for (target, seed), comparison in zip(values.places, values.comparisons, strict=True):
+        if (target, seed) != (_target(comparison), str(comparison.seed)):
+            said.append(
+                f"{target}, seed {comparison.seed} comes more than once, because the runs' configs write the target or "
+                f"the seed in different ways; the further one counts as seed {seed}"
+            )
+        for name, run in comparison.runs.items():
+            if name not in (run.name, f"run {run.name}"):
+                said.append(
+                    f"{run.name} was run more than once on {target}, seed {seed}; {run.path} is shown as {name}"
+                )
     for method in methods:
-        missing = [w for w, c in zip(everywhere, values.comparisons, strict=True) if method not in c.runs]
+        missing = [w for w, c in zip(values.places, values.comparisons, strict=True) if method not in c.runs]
         if missing:
             some = ", ".join(f"{target} seed {seed}" for target, seed in missing[:3])
             rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -295,7 +314,7 @@ def _doubts(values: _Values, methods: Sequence[str], interval: Interval) -> list
     versions = sorted({str(run.config.get("version")) for c in values.comparisons for run in c.runs.values()})
     if len(versions) > 1:
         said.append(f"runs of different versions of interp-unlearn are averaged: {', '.join(versions)}")
-    if interval == "bootstrap" and len({target for target, _ in everywhere}) < FEW:
+    if interval == "bootstrap" and len({target for target, _ in values.places}) < FEW:
         said.append(f"bootstrap intervals over fewer than {FEW} targets are too narrow; t-intervals are not")
     return said
 
@@ -307,10 +326,6 @@ def _target(comparison: Comparison) -> str:
 
 def _key(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _count(things: Sequence[str], word: str) -> str:

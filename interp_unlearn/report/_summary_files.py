@@ -10,7 +10,7 @@ from pathlib import Path
 
 from interp_unlearn._core import __version__
 from interp_unlearn.report._estimate import Estimate
-from interp_unlearn.report._html import render, write_atomically
+from interp_unlearn.report._html import page_path, render, write_page
 from interp_unlearn.report._summary import Entry, Measure, Summary
 
 VIEWS = {
@@ -83,7 +83,7 @@ def _lines(summary: Summary) -> Iterable[Sequence[object]]:
                 yield (
                     *(summary.model, summary.world, row, measure.name),
                     *(value.mean, value.low, value.high, value.sd, value.how, value.n),
-                    *(len(summary.targets), len(summary.seeds)),
+                    *(value.targets, value.seeds),
                     *(change.mean, change.low, change.high, gap.mean, gap.low, gap.high),
                     "yes" if entry.nearest else "",
                 )
@@ -95,7 +95,7 @@ def _write(path: Path, head: Sequence[str], lines: Iterable[Sequence[object]]) -
     writer.writerow(head)
     for line in lines:
         writer.writerow(["" if isinstance(v, float) and math.isnan(v) else v for v in line])
-    write_atomically(path, text.getvalue())
+    write_page(path, text.getvalue())
     return path
 
 
@@ -103,7 +103,9 @@ def _write(path: Path, head: Sequence[str], lines: Iterable[Sequence[object]]) -
 
 
 def markdown(summary: Summary, view: str = "value") -> str:
-    """A Markdown table, one row per model: mean and, in brackets, the 95 % interval."""
+    """A Markdown table, one row per model: mean and, in brackets, the 95 % interval; a sentence where it is empty."""
+    if not summary.measures:
+        return "No finished run has a number to show."
     lines = ["| model | runs | " + " | ".join(m.name for m in summary.measures) + " |"]
     lines.append("|---" * (len(summary.measures) + 2) + "|")
     for row in summary.rows:
@@ -121,9 +123,13 @@ def write_summary(summaries: Sequence[Summary], path: Path, refused: Sequence[st
 
     Args:
         summaries: As made by `summarise`.
-        path: The HTML file.
+        path: The HTML file, or a folder for ``compare.html``.
         refused: A sentence for each folder that could not be read.
+
+    Raises:
+        FileFormatError: If ``path`` is a file of other origin.
     """
+    path = page_path(path, "compare.html")
     values = {
         "summaries": summaries,
         "refused": refused,
@@ -132,5 +138,5 @@ def write_summary(summaries: Sequence[Summary], path: Path, refused: Sequence[st
         "tip": tip,
         "version": __version__,
     }
-    write_atomically(path, render("compare.html.j2", values))
+    write_page(path, render("compare.html.j2", values))
     return path

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from interp_unlearn.report._checked import mapping
 from interp_unlearn.report._compare import Comparison
 from interp_unlearn.report._read import RunView
 from interp_unlearn.report._side_effects import SideEffect, side_effects
@@ -66,7 +67,7 @@ def verdict_of(run: RunView, method: str = "") -> VerdictView:
         elif not has_calibration():
             why = "no verdict was saved: no calibration is installed, and without one none is guessed (docs/verdict.md)"
         return VerdictView(method, "", math.nan, "", (), (), (), side_effects(run), (), "", why)
-    chances = {str(k): float(v) for k, v in _mapping(saved.get("probabilities")).items() if _is_number(v)}
+    chances = {str(k): float(v) for k, v in mapping(saved.get("probabilities")).items() if _is_number(v)}
     return VerdictView(
         method=method,
         label=label,
@@ -113,8 +114,4 @@ def _short(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

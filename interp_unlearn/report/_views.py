@@ -9,7 +9,7 @@ from interp_unlearn._core import Labelled
 from interp_unlearn.report import plots
 from interp_unlearn.report._compare import GOLD, ORIGINAL, Comparison
 from interp_unlearn.report._kinds import parts_of
-from interp_unlearn.report._slices import Pictures, has
+from interp_unlearn.report._slices import Pictures
 
 VIEWS = "view."
 """How the names of these tables begin."""
@@ -55,7 +55,7 @@ def lens_on_a_prompt(comparison: Comparison) -> Pictures:
     grids: dict[str, Labelled] = {}
     for method, table in comparison.per_method(f"{VIEWS}lens_grid").items():
         for phase, who in (("before", ORIGINAL), ("after", method), ("gold", GOLD)):
-            if who not in grids and has(table, "phase", phase):
+            if who not in grids and plots.has(table, "phase", phase):
                 grids[who] = plots.prompt_slice(table, 0, phase)
     order = (ORIGINAL, *comparison.methods, GOLD)
     figures = [plots.lens_grid(grids[who], who) for who in order if who in grids]

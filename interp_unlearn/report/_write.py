@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from interp_unlearn._core import ConfigError, FileFormatError, __version__
+from interp_unlearn._core import ConfigError, __version__
 from interp_unlearn.report._appendix import Leftover, appendix
 from interp_unlearn.report._compare import Comparison, compare
 from interp_unlearn.report._evidence import EvidenceGroup, evidence_groups, parity
+from interp_unlearn.report._find import read_runs
 from interp_unlearn.report._headline import Headline, headline
-from interp_unlearn.report._html import render, write_atomically
+from interp_unlearn.report._html import page_path, render, write_page
 from interp_unlearn.report._pictures import Pictures, pictures
 from interp_unlearn.report._provenance import Provenance, provenance
-from interp_unlearn.report._read import read_all
 from interp_unlearn.report._untested import untested
 from interp_unlearn.report._verdict import VerdictView, verdicts
 
@@ -51,17 +51,15 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
 
     Raises:
         ConfigError: If no folder is given.
-        FileFormatError: If none of the folders is a run folder.
+        FileFormatError: If none of the folders is a run folder, or ``out`` is a file of other origin.
     """
     if not run_folders:
         raise ConfigError("a report needs at least one run folder; give one made by: interp-unlearn run CONFIG")
-    runs, refused = read_all(run_folders)
-    if not runs:
-        raise FileFormatError("; ".join(refused))
+    path = page_path(out)
+    runs, refused = read_runs(run_folders)
     chapters = tuple(_chapter(i, comparison) for i, comparison in enumerate(compare(runs), 1))
-    path = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     page = render("report.html.j2", {"chapters": chapters, "refused": refused, "version": __version__})
-    write_atomically(path, page)
+    write_page(path, page)
     return path
 
 

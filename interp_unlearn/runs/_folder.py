@@ -24,6 +24,7 @@ from interp_unlearn._core import (
     read_json,
     read_jsonl,
     read_tensors,
+    run_folders,
     write_json,
     write_jsonl,
     write_tensors,
@@ -61,17 +62,12 @@ class RunFolder:
 
     @staticmethod
     def find(path: str | Path) -> list[RunFolder]:
-        """The run folder at ``path``, or the run folders below it (directly, or those of a sweep), by name.
+        """The run folder at ``path``, or the run folders below it at any depth, by name, as `run_folders` finds them.
 
         Raises:
-            FileFormatError: If there is none.
+            FileFormatError: If there is none, or one of them cannot be read.
         """
-        path = Path(path)
-        if (path / "config.json").exists():
-            return [RunFolder.open(path)]
-        found = sorted(p.parent for p in path.glob("*/config.json")) if path.is_dir() else []
-        if not found and path.is_dir():
-            found = sorted(p.parent for p in path.glob("*/*/config.json"))
+        found = run_folders(path)
         if not found:
             raise FileFormatError(f"{path} holds no run folder; give a folder made by: interp-unlearn run CONFIG")
         return [RunFolder.open(p) for p in found]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,3 +110,35 @@ def test_numbers_that_are_missing_or_infinite():
     assert percent(float("nan")) == "–"
     assert percent(float("inf")) == "lost"
     assert percent(0.5) == "50 %"
+
+
+def test_runs_that_are_offered_side_by_side_are_shown_side_by_side(make_copy):
+    root = make_copy("tiny")
+    for place, n_known in (("other", 9), ("elsewhere", 8)):
+        copy = Path(shutil.copytree(root / "ga", root / place))
+        config = json.loads((copy / "config.json").read_text())
+        config["world"] |= {"n_known": n_known, "data_dir": place}
+        (copy / "config.json").write_text(json.dumps(config))
+    found = {one.id: one for one in runs_in(root)}
+    assert found["other"].group != found["ga"].group
+    beside = [one for one in found.values() if one.group == found["ga"].group]
+    assert [one.id for one in beside] == ["elsewhere", "ga", "npo"]
+    assert len(comparison_of(beside).runs) == 3
+
+
+def test_a_run_of_odd_types_does_not_take_down_the_list(make_copy, monkeypatch):
+    root = make_copy("tiny")
+    config = json.loads((root / "ga" / "config.json").read_text())
+    (root / "ga" / "config.json").write_text(json.dumps({**config, "target": {"entities": None, "relations": 3}}))
+    assert "target.relations is not a list" in " ".join(
+        next(one for one in runs_in(root) if one.id == "ga").row.problems
+    )
+
+    def broken(path: Path) -> None:
+        raise TypeError("'int' object is not iterable")
+
+    monkeypatch.setattr("explorer.folder.read_board_row", broken)
+    (root / "npo" / "status.json").write_text('{"state": "stopped"}')
+    one = next(one for one in runs_in(root) if one.id == "npo")
+    assert one.row is None
+    assert "it cannot be read (TypeError" in one.problem

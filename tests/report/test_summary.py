@@ -26,6 +26,7 @@ from interp_unlearn.report import (
     write_summary,
 )
 from interp_unlearn.report._compare import compare
+from interp_unlearn.report._headline import nearest
 from interp_unlearn.report._summary import Measure
 
 TRAIN = "Target, trained on: exact"
@@ -328,3 +329,85 @@ def test_the_command_prints_the_chosen_measures_only(folder: Path):
     assert done.exit_code == 0, done.output
     head = next(line for line in done.stdout.splitlines() if line.startswith("| model"))
     assert head == "| model | runs | Exact on other sets: neighbours |"
+
+
+# -- runs that look alike ----------------------------------------------------------------------------------------------
+
+
+def forgets(run: Path, exact: float) -> Path:
+    file = run / "tables" / "behaviour.after.json"
+    table = read_json(file)
+    table["values"][0][1] = exact
+    write_json(file, table)
+    return run
+
+
+def test_a_method_run_twice_on_one_target_is_named_apart(make_run, tmp_path: Path):
+    for place, exact in (("x", 0.1), ("y", 0.9)):
+        run = forgets(make_run(tmp_path / place / "npo", "npo"), exact)
+        edit(run / "config.json", world={"name": "countries", "data_dir": place, "n_known": 40, "n_unknown": 40})
+    found = load(tmp_path)
+    assert found.methods == ("npo", "npo (y/npo)")
+    assert [found.at(m, measure(found)).value.mean for m in found.methods] == [0.1, 0.9]
+    assert any(
+        f"npo was run more than once on Japan (capital), seed 0; {tmp_path / 'y' / 'npo'}" in n for n in found.notices
+    )
+    values = {
+        x["folder"]: x["value"] for x in rows_of(write_runs_csv([found], tmp_path / "r.csv")) if x["measure"] == TRAIN
+    }
+    assert values == {str(tmp_path / "x" / "npo"): "0.1", str(tmp_path / "y" / "npo"): "0.9"}
+
+
+def test_a_target_written_in_two_ways_overwrites_nothing(make_run, tmp_path: Path):
+    for name, exact in (("country:JP", 0.1), ("Japan", 0.9)):
+        run = forgets(make_run(tmp_path / name.partition(":")[0] / "npo", "npo"), exact)
+        edit(run / "config.json", target={"entities": [name], "relations": ["capital"]})
+    found = load(tmp_path)
+    assert found.at("npo", measure(found)).value.mean == pytest.approx(0.5)
+    assert found.at("npo", measure(found)).value.n == 2
+    assert any("seed 0 comes more than once" in notice for notice in found.notices)
+    exact = [n for n in found.numbers if n.measure.name == TRAIN]
+    assert sorted((n.seed, n.value) for n in exact) == [("0", 0.9), ("0 (2)", 0.1)]
+
+
+def test_a_field_that_an_older_version_did_not_write_parts_no_runs(make_run, tmp_path: Path):
+    for name in ("a", "b"):
+        make_run(tmp_path / name, name)
+    old, new = (tmp_path / name / "config.json" for name in ("a", "b"))
+    edit(new, world={**read_json(old)["world"], "neighbours": False, "options": {}})
+    edit(new, target={**read_json(old)["target"], "relations": ["capital"]})
+    assert len(compare(read_runs(find_runs([tmp_path]))[0])) == 1
+
+
+def test_chosen_measures_hold_for_every_run_too(summary: Summary, tmp_path: Path):
+    lines = rows_of(write_runs_csv([summary.only(["neighbours"])], tmp_path / "r.csv"))
+    assert {x["measure"] for x in lines} == {"Exact on other sets: neighbours"}
+    page = write_summary([summary.only(["neighbours"])], tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "<td>Exact on other sets: neighbours</td>" in page
+    assert f"<td>{TRAIN}</td>" not in page
+
+
+def test_a_group_without_a_finished_run_does_not_stop_the_others(make_run, tmp_path: Path):
+    make_run(tmp_path / "a", "npo")
+    run = make_run(tmp_path / "b", "npo")
+    edit(run / "config.json", model={"name": "other"})
+    edit(run / "status.json", state="failed")
+    done = CliRunner().invoke(app, ["compare", str(tmp_path), "--measure", "neighbours", "--markdown"])
+    assert done.exit_code == 0, done.output
+    assert "| npo | 1 |" in done.stdout
+    assert "No finished run has a number to show." in done.stdout
+
+
+def test_csv_counts_targets_and_seeds_of_each_number(make_run, tmp_path: Path):
+    for method, target, seed in (("ga", "Japan", 0), ("ga", "Japan", 1), ("ga", "Egypt", 0), ("npo", "Japan", 0)):
+        run = make_run(tmp_path / f"{target}{seed}" / method, method, target=target)
+        edit(run / "config.json", seed=seed, target={"entities": [target], "relations": ["capital"]})
+    lines = rows_of(write_csv([load(tmp_path)], tmp_path / "a.csv"))
+    counts = {x["method"]: (x["runs"], x["targets"], x["seeds"]) for x in lines if x["measure"] == TRAIN}
+    assert (counts["ga"], counts["npo"]) == (("3", "2", "2"), ("1", "1", "1"))
+
+
+def test_a_distance_that_is_not_known_decides_nothing():
+    for gaps in ({"a": math.nan, "b": 0.1, "c": 0.5}, {"b": 0.1, "a": math.nan, "c": 0.5}):
+        assert nearest(gaps) == ["b"]
+    assert nearest({"a": math.nan, "b": 0.1}) == []

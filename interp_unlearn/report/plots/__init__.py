@@ -11,6 +11,7 @@ from interp_unlearn.report.plots._attacks import attack_levels as attack_levels
 from interp_unlearn.report.plots._behaviour import behaviour_dots as behaviour_dots
 from interp_unlearn.report.plots._board import Point as Point
 from interp_unlearn.report.plots._board import forgetting_scatter as forgetting_scatter
+from interp_unlearn.report.plots._data import has as has
 from interp_unlearn.report.plots._data import layer_of as layer_of
 from interp_unlearn.report.plots._data import pick as pick
 from interp_unlearn.report.plots._data import set_words as set_words
