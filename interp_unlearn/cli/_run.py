@@ -44,8 +44,9 @@ def run_command(
         objective = "sae_guided"
 
     Ctrl-C stops. A second call with the same config goes on, also with recipes that had not begun; what is finished is
-    only shown.
+    only shown. A recipe that fails does not hold up those after it.
     """
+    from interp_unlearn._core import RunsFailedError
     from interp_unlearn.report import page_path, write_report
     from interp_unlearn.runs import load_configs, run, run_many
 
@@ -55,23 +56,27 @@ def run_command(
         configs = tuple(replace(c, evidence=replace(c.evidence, level=evidence)) for c in configs)
     folder = out or Path("runs") / config.stem
     page = page_path(folder / "report.html")
+    failed: RunsFailedError | None = None
     with progress_bar() as progress:
-        if len(configs) == 1:
-            done = [run(next(iter(configs)), folder, progress=progress)]
-        else:
-            done = run_many(configs, folder, progress=progress)
+        try:
+            one = len(configs) == 1
+            done = [run(configs[0], folder, progress=progress)] if one else run_many(configs, folder, progress=progress)
+        except RunsFailedError as error:
+            done, failed = error.done, error
         progress("writing the report", 0, 0)
-        report = write_report([d.path for d in done], page)
+        report = write_report([d.path for d in done], page) if done else None
     print_table(done)
     print_verdicts(done)
-    say(f"Report: {report}")
+    if report is not None:
+        say(f"Report: {report}")
+    if failed is not None:
+        raise failed
 
 
 @friendly
 def resume_command(run: Path = typer.Argument(help="A run folder, or a folder of run folders.")) -> None:
     """Continue an interrupted RUN, or those below a folder; a finished one is left as it is.
 
-    Recipes of a config that had not begun have no folder yet; those the same `interp-unlearn run` command goes on with.
     On the CPU the final weights are bit for bit those of an uninterrupted run.
     """
     from interp_unlearn._core import InterpUnlearnError

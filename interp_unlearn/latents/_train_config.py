@@ -144,7 +144,7 @@ class SAETrainConfig:
         """
         path = Path(path)
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError as error:
             raise ConfigError(f"{path} does not exist; give a recipe such as saes/smollm2-135m-l12.toml") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

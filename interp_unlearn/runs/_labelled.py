@@ -22,13 +22,13 @@ from interp_unlearn.metrics import (
 )
 from interp_unlearn.probes import run_probes
 from interp_unlearn.runs._config import RunConfig
+from interp_unlearn.runs._edited_checks import COLLAPSED
 from interp_unlearn.runs._flow import Flow
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._workbench import Progress, Workbench
 from interp_unlearn.unlearn import Recipe, merge_recipes
 from interp_unlearn.worlds import LabelledTask
 
-COLLAPSED = 1e-5
 """Logits that differ by less than this share of their size from item to item are constant."""
 
 
