@@ -44,8 +44,8 @@ def parity(model: HookedModel, inputs: Any) -> ParityReport:
     stands before the text), not through `HookedModel`. Both run in evaluation mode.
 
     Args:
-        model: A language model (all named sites are hooked) or any other module (all leaf modules' outputs are; its own, if it
-            has no parts).
+        model: A language model (all named sites are hooked) or any other module (all leaf modules' outputs are; its
+            own, if it has no parts).
         inputs: As for `capture`.
 
     Raises:
