@@ -73,7 +73,7 @@ class HookedModel:
 
     Attributes:
         module: The user's own module, unchanged and shared.
-        sites: Map from site name to `Site`.
+        sites: Map from site name to `Site`; lists the named sites, or without any those of every module.
         tokenizer: Hugging Face fast tokenizer, or None.
         name: Where the model came from, for reports.
         source: Facts for provenance (path, hub id, checksum, delta), written into run folders.
@@ -102,7 +102,8 @@ class HookedModel:
         size = (
             f"{self.shape.n_layers} layers, d_model {self.shape.d_model}" if self.shape else type(self.module).__name__
         )
-        return f"HookedModel({self.name!r}, {size}, {len(self.sites)} named sites)"
+        sites = f"{len(self.sites)} {'named sites' if self.shape else 'sites by module path'}"
+        return f"HookedModel({self.name!r}, {size}, {sites})"
 
     @property
     def is_language_model(self) -> bool:
@@ -303,6 +304,12 @@ class HookedModel:
         if self._nnsight is None or self._nnsight[0] != identity:
             self._nnsight = (identity, make_nnsight(self))
         return self._nnsight[1]
+
+    def shapes(self, inputs: Any) -> dict[str, tuple[int, ...]]:
+        """Sites by module path in order of execution, with their shapes, from one pass over ``inputs``."""
+        from interp_unlearn.hooked._shapes import shapes
+
+        return shapes(self, inputs)
 
     def parity(self, inputs: Any) -> ParityReport:
         """Compare logits of the bare module with logits while every site is hooked (expected: bit-identical)."""
