@@ -70,7 +70,7 @@ def open_model(
         tokenizer = load_tokenizer(tokenizer) if tokenizer is not None else None
         if dtype is not None:
             module = module.to(as_dtype(dtype))
-    elif x == TINYWORLD:
+    elif isinstance(x, str) and x == TINYWORLD:
         name, source = x, tinyworld_source(TinyWorldConfig())
         module, tokenizer = load_folder(tinyworld_folder(), as_dtype(dtype), tokenizer)
         if as_dtype(dtype) is not torch.float32:  # a run's cache knows the plain model by its source

@@ -146,6 +146,16 @@ def test_stitching_a_model_to_itself_changes_nothing(untouched, task):
     assert found.evidence[0].control_name == "facts that were never known, attacked alike"
 
 
+def test_the_probability_is_that_of_the_first_right_answer_in_both(untouched, task):
+    """With another right answer, the unattacked model and a model stitched to itself still say one number."""
+    more = [replace(p, also=tuple(o for o in p.options[:2])) for p in task.forget_heldout.prompts]
+    several = replace(task, forget_heldout=replace(task.forget_heldout, prompts=tuple(more)))
+    values = stitch_attack(LivePhases(untouched, several), StitchConfig(max_prompts=6)).tables["attack.stitch"]
+    for quantity in ("recall", "probability"):
+        found = values.at(group="target", quantity=quantity)
+        assert np.allclose(found, found[0], atol=1e-5)
+
+
 def test_gold_is_no_control_where_its_layers_do_not_fit(task):
     def neighbours(plain, stitched):
         asked = target_prompts(task, 4, 0)
