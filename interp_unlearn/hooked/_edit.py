@@ -149,9 +149,7 @@ def ablate(
 
 
 def _check_broadcast(what: str, site: str, given: str, values: Tensor, x: Tensor) -> None:
-    """Raises:
-    SiteError: If ``values`` do not broadcast to ``x``; it says how wide the site is.
-    """
+    """See that ``values`` broadcast to ``x``; the error says how wide the site is."""
     try:
         fits = torch.broadcast_shapes(values.shape, x.shape) == x.shape
     except RuntimeError:

@@ -168,8 +168,10 @@ def fit_tuned_lens(
 
     Raises:
         DataError: If the texts have too few tokens for a held-out part.
+        ModelError: If the output head is more than a norm and a matrix.
     """
     config = config or TunedLensConfig()
+    model.lens_scale()  # refuses a head that no lens can read, before any pass
     progress = progress or (lambda _what, _done, _total: None)
     layers = lens_layers(model.lm.n_layers, config.max_layers)
     fitted = [layer for layer in layers if layer != model.lm.n_layers - 1]
@@ -251,7 +253,6 @@ def _head(model: HookedModel, tokens: Int[Tensor, " v"]) -> Head:
     head = model.submodule(model.lm.unembed)
     norm = None if model.lm.final_norm is None else model.submodule(model.lm.final_norm)
     weight = getattr(head, "weight", None)
-    model.lens_scale()  # refuses a head that no lens can read
     if not isinstance(weight, Tensor) or weight.dim() != 2:
         raise DataError(f"the output head {model.lm.unembed} has no vector per token, so no lens can be tuned to it")
     chosen = weight[tokens.to(weight.device)].detach().float()

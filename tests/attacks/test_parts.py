@@ -211,6 +211,13 @@ def test_a_readout_trained_on_others_reads_the_target_where_it_is_known(untouche
     assert known.config["chance"]["rank"] == pytest.approx(1 / 6)
 
 
+def test_a_readout_ranks_no_answers_where_the_head_is_no_matrix(untouched, task, monkeypatch):
+    monkeypatch.setattr(untouched, "shape", replace(untouched.lm, logit_scale=None))
+    found = readout_attack(untouched, task, ReadoutConfig(min_power=0.0, max_train=8)).evidence[0]
+    ranks = {k: v for k, v in found.config["reasons"].items() if k.startswith("rank")}
+    assert ranks and all("more than a norm and a matrix" in why for why in ranks.values())
+
+
 def test_a_readout_without_power_says_so(untouched, task):
     wrong = tuple(replace(p, answer=p.options[k % 5]) for k, p in enumerate(task.neighbours.prompts))
     lonely = replace(task, retain_train=QASet("retain", ()), neighbours=QASet("neighbours", wrong))
