@@ -295,6 +295,8 @@ def test_neurons_are_named_only_where_they_reach_the_residual_alone():
 def test_models_that_are_no_decoders_are_refused():
     with pytest.raises(ModelError, match=r"reads later tokens too.*language=False"):
         wrap(built("BertForMaskedLM", "BertConfig", **SMALL))
+    with pytest.raises(ModelError, match="reads later tokens too"):  # the change is small where numbers are coarse
+        wrap(built("BertForMaskedLM", "BertConfig", **SMALL, initializer_range=0.1).to(torch.bfloat16))
     t5 = built("T5ForConditionalGeneration", "T5Config", vocab_size=64, d_model=32, d_ff=48, num_layers=2, num_heads=4)
     with pytest.raises(ModelError, match=r"an encoder and a decoder.*language=False"):
         wrap(t5)
