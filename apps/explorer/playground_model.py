@@ -75,7 +75,7 @@ class Opened:
 
     def sites(self) -> list[str]:
         """Sites at which one token can be changed, the residual stream first."""
-        names = [name for name in self.model.sites if name.startswith("blocks.")]
+        names = [name for name, site in self.model.sites.items() if site.layer is not None]
         return sorted(names, key=lambda name: (not name.endswith("resid_post"), int(name.split(".")[1]), name))
 
     def tokens(self, prompt: str) -> list[str]:

@@ -16,7 +16,7 @@ from interp_unlearn.attacks._asked import NEIGHBOURS, Groups, spread
 from interp_unlearn.attacks._asking import Asked, Asking, Tell
 from interp_unlearn.attacks._protocol import AttackResult, Progress
 from interp_unlearn.attacks._recall import UNATTACKED, ask
-from interp_unlearn.hooked import HookedModel, capture
+from interp_unlearn.hooked import HookedModel, answer_ids, capture
 from interp_unlearn.probes import fit_linear_probe
 from interp_unlearn.worlds import Prompt, Task
 
@@ -104,7 +104,7 @@ class _Vectors:
 
     def __call__(self, answer: str) -> np.ndarray:
         if answer not in self._kept:
-            ids = self._model.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"]
+            [ids] = answer_ids(self._model.tokenizer, [answer])
             self._kept[answer] = self._head[ids].float().mean(0).cpu().numpy().astype(np.float64)
         return self._kept[answer]
 
@@ -259,7 +259,7 @@ def _ask(model: HookedModel, task: Task, groups: Groups, config: ReadoutConfig, 
     reasons: dict[str, str] = {}
     states = {name: _last_states(model, p, sites, config.batch_size) for name, p in groups.items()}
     features = _last_states(model, train, sites, config.batch_size) if train else None
-    vectors = _Vectors(model)
+    vectors = _Vectors(model)  # unused where the head has none
     for k, layer in enumerate(layers):
         at = {name: (states[name][k], groups[name]) for name in groups}
         finite = features is not None and all(np.isfinite(x).all() for x in (features[k], *(x for x, _ in at.values())))
@@ -273,6 +273,9 @@ def _ask(model: HookedModel, task: Task, groups: Groups, config: ReadoutConfig, 
                     else "activations are not finite"
                 )
                 reasons[label] = what
+                hits = {name: np.full(len(p), np.nan) for name, p in groups.items()}
+            elif form == "rank" and model.lm.logit_scale is None:
+                reasons[label] = "the output head is more than a norm and a matrix, so answers have no vectors"
                 hits = {name: np.full(len(p), np.nan) for name, p in groups.items()}
             elif form == "rank":
                 hits = _ranked(features[k], train, at, vectors, config.ridges)

@@ -122,9 +122,12 @@ def _recall(model: HookedModel, rows: _Rows, states: States, sites: Sequence[str
             mean = zeros.index_add(0, at, picked) / zeros.index_add(0, at, torch.ones_like(picked))
             wrong = zeros.index_add(0, at, (logits.argmax(-1) != ids).float())
             right = (wrong == 0) & mean.isfinite()
-            for (i, _), hit, level in zip(rows.pairs[start : start + n], right.tolist(), mean.tolist(), strict=True):
+            for (i, answer), hit, level in zip(
+                rows.pairs[start : start + n], right.tolist(), mean.tolist(), strict=True
+            ):
                 scores[s, i, 0] = max(scores[s, i, 0], float(hit))
-                scores[s, i, 1] = max(scores[s, i, 1], float(np.exp(level)) if np.isfinite(level) else 0.0)
+                if answer == rows.prompts[i].answer:  # the probability is that of the first right answer, as in `ask`
+                    scores[s, i, 1] = float(np.exp(level)) if np.isfinite(level) else 0.0
             start += n
     return scores
 

@@ -16,12 +16,12 @@ from interp_unlearn.probes import Measured, Phases
 
 @dataclass(frozen=True)
 class Changed:
-    """The tensors that an edit changed, on the CPU.
+    """The floating-point tensors that an edit changed, on the CPU.
 
     Attributes:
-        old: Original values by parameter name.
+        old: Original values by name of the parameter or saved buffer.
         new: Edited values, same names.
-        square_norms: Squared Frobenius norm of every parameter of the original.
+        square_norms: Squared Frobenius norm of every such tensor of the original.
     """
 
     old: Mapping[str, Tensor]
@@ -33,7 +33,7 @@ def changed_tensors(phases: Phases) -> Changed:
     """Read the tensors that differ, never holding more of the two models than those.
 
     Where ``phases`` has an attribute ``edited`` (see `Phases`), only the tensors named there are read. Otherwise
-    every parameter of the original is remembered by a hash, and those with another hash in the edited model are read.
+    every tensor of the original is remembered by a hash, and those with another hash in the edited model are read.
     """
     given: Mapping[str, Tensor] | None = getattr(phases, "edited", None)
     if given is None:
@@ -41,25 +41,29 @@ def changed_tensors(phases: Phases) -> Changed:
         with phases.open("after") as model:
             new = {
                 name: p.detach().to("cpu", copy=True)
-                for name, p in model.module.named_parameters()
+                for name, p in _floating(model).items()
                 if name not in hashes or not torch.equal(hashes[name], _hash(p))
             }
     else:
-        new = {name: value.detach().cpu() for name, value in given.items()}
+        new = {name: value.detach().cpu() for name, value in given.items() if value.is_floating_point()}
     with phases.open("before") as model:
-        parameters = dict(model.module.named_parameters())
-        norms = {name: float(p.detach().float().norm()) ** 2 for name, p in parameters.items()}
+        tensors = _floating(model)
+        norms = {name: float(p.detach().float().norm()) ** 2 for name, p in tensors.items()}
         old = {
-            name: parameters[name].detach().to("cpu", copy=True)
+            name: tensors[name].detach().to("cpu", copy=True)
             for name, value in new.items()
-            if not torch.equal(parameters[name].detach().cpu(), value.to(parameters[name].dtype))
+            if not torch.equal(tensors[name].detach().cpu(), value.to(tensors[name].dtype))
         }
     return Changed(old, {name: new[name] for name in old}, norms)
 
 
 def weight_hashes(model: HookedModel) -> Measured:
-    """A 128-bit hash of every parameter, (16,) bytes each."""
-    return {name: _hash(p) for name, p in model.module.named_parameters()}
+    """A 128-bit hash of every floating-point parameter and saved buffer, (16,) bytes each."""
+    return {name: _hash(p) for name, p in _floating(model).items()}
+
+
+def _floating(model: HookedModel) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in model.tensors().items() if tensor.is_floating_point()}
 
 
 def _hash(value: Tensor) -> Tensor:

@@ -292,7 +292,7 @@ def _scores(model: HookedModel, prompts: list[Prompt]) -> Measured:
 
 
 def _activations(model: HookedModel, prompts: list[Prompt], sites: list[str]) -> dict[str, Tensor]:
-    return states(model, forced(model, prompts), sites, "all")
+    return states(model, forced(model, prompts), sites, "content")
 
 
 def _evidence(

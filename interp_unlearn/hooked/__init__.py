@@ -12,6 +12,7 @@ from interp_unlearn.hooked._adapters import make_nnsight as make_nnsight
 from interp_unlearn.hooked._answers import AnswerBatch as AnswerBatch
 from interp_unlearn.hooked._answers import AnswerScores as AnswerScores
 from interp_unlearn.hooked._answers import answer_batch as answer_batch
+from interp_unlearn.hooked._answers import answer_ids as answer_ids
 from interp_unlearn.hooked._answers import answer_logits as answer_logits
 from interp_unlearn.hooked._answers import answer_logprobs as answer_logprobs
 from interp_unlearn.hooked._answers import score_answers as score_answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -66,11 +67,7 @@ def answer_batch(model: HookedModel, prompts: Sequence[str], answers: Sequence[s
         raise DataError("an answer is empty")
     texts = [f"{p} {a}" for p, a in zip(prompts, answers, strict=True)]
     batch = tokenize(model.tokenizer, texts, max_length=model.lm.n_ctx)
-    assert batch.offsets is not None
-    ends = torch.tensor([[end for _, end in row] for row in batch.offsets])
-    starts_after = torch.tensor([len(p) for p in prompts])[:, None]
-    answer = batch.attended & ~batch.special & (ends > starts_after)
-    answer[:, 0] = False
+    answer = _marked(batch, [len(p) for p in prompts])
     missing = (~answer.any(1)).nonzero()[:, 0].tolist()
     if missing:
         raise DataError(
@@ -78,6 +75,30 @@ def answer_batch(model: HookedModel, prompts: Sequence[str], answers: Sequence[s
             "does the tokenizer know its words?"
         )
     return AnswerBatch(batch.to(model.device), answer.to(model.device))
+
+
+def _marked(batch: Batch, lengths: Sequence[int]) -> Bool[Tensor, "batch pos"]:
+    """True at the tokens that reach beyond the first ``lengths`` characters of their texts."""
+    assert batch.offsets is not None
+    ends = torch.tensor([[end for _, end in row] for row in batch.offsets])
+    answer = batch.attended & ~batch.special & (ends > torch.tensor(lengths)[:, None])
+    answer[:, 0] = False
+    return answer
+
+
+def answer_ids(tokenizer: Any, answers: Sequence[str], after: str = "is") -> list[list[int]]:
+    """Token ids of answers as they stand after a prompt.
+
+    An answer alone, even behind a space, may begin otherwise: some tokenizers put a space of their own before a text.
+
+    Args:
+        tokenizer: A Hugging Face fast tokenizer.
+        answers: One or more.
+        after: The last word of the prompt.
+    """
+    batch = tokenize(tokenizer, [f"{after} {answer}" for answer in answers])
+    mark = _marked(batch, [len(after)] * len(answers))
+    return [row[chosen].tolist() for row, chosen in zip(batch.tokens, mark, strict=True)]
 
 
 def answer_logits(model: HookedModel, encoded: AnswerBatch) -> Float[Tensor, "n vocab"]:

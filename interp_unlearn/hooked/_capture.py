@@ -75,9 +75,13 @@ class Activations:
         return self.values[site]
 
     def flat(self, site: str) -> Float[Tensor, "n d"]:
-        """Rows of the tokens that count, (n, features)."""
+        """Rows of the tokens that count, (n, features).
+
+        Of a feature map, (batch, channel, height, width), each place of each image is a row of its channels.
+        """
         value = self[site]
         if self.mask is None:
+            value = value.movedim(1, -1) if value.dim() == 4 else value
             return value.reshape(-1, value.shape[-1])
         return value.flatten(2)[self.mask]
 

@@ -101,7 +101,8 @@ def _ratio(xy: float, xx: float, yy: float) -> float:
 def linear_cka(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], *, debiased: bool = True) -> float:
     """Linear CKA of two representations of the same samples; 1 is the same up to rotation and scale.
 
-    Uses Gram matrices where there are fewer samples than features, feature space otherwise; both give the same number.
+    Uses Gram matrices where there are fewer samples than features of either, feature space otherwise; both give the
+    same number.
 
     Args:
         x: First representation.
@@ -112,7 +113,7 @@ def linear_cka(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], *, debiased: 
         The alignment, or ``nan`` where a representation does not vary.
     """
     n = len(x)
-    if n >= min(x.shape[1], y.shape[1]) or n < 4:
+    if n >= max(x.shape[1], y.shape[1]) or n < 4:
         streamed = LinearCKA()
         streamed.add(x, y)
         return streamed.value(debiased=debiased)

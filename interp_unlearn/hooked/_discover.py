@@ -6,7 +6,6 @@ No table of architectures: the block list is the module list that has attention 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -45,12 +44,15 @@ def _mlp_in(block: nn.Module) -> str | None:
     return None
 
 
-def _projection(module: nn.Module, names: Sequence[str]) -> str | None:
+def _projection(module: nn.Module, names: Sequence[str], *, deep: bool = True) -> str | None:
+    """A child with one of the names, or with ``deep`` a child of a child."""
     children = dict(module.named_children())
     for name in names:
         if name in children and hasattr(children[name], "weight"):
             return name
     for child_name, child in children.items():  # one level down, as in attention.attention.out_proj
+        if not deep:
+            break
         for name in names:
             inner = dict(child.named_children())
             if name in inner and hasattr(inner[name], "weight"):
@@ -61,7 +63,7 @@ def _projection(module: nn.Module, names: Sequence[str]) -> str | None:
 def _find_blocks(module: nn.Module, n_layers: int | None) -> str:
     best: tuple[int, str] | None = None
     for path, child in module.named_modules():
-        if not isinstance(child, nn.ModuleList) or len(child) == 0 or _attention_in(child[0]) is None:
+        if not isinstance(child, nn.ModuleList) or not any(_attention_in(block) for block in child):
             continue
         score = 10_000 * (len(child) == n_layers) + len(child)
         if best is None or score > best[0]:
@@ -91,6 +93,8 @@ def _embedding_accessor(module: nn.Module, method: str) -> nn.Module | None:
 
 
 def _block_parts(path: str, block: nn.Module, overrides: Mapping[str, str]) -> Block:
+    has = {name for name, _ in block.named_modules()}
+    overrides = {key: name for key, name in overrides.items() if name in has}  # blocks of a hybrid differ
     attn = overrides.get("attn") or _attention_in(block)
     mlp = overrides.get("mlp") or _mlp_in(block)
     attn_proj = overrides.get("attn_proj")
@@ -99,7 +103,9 @@ def _block_parts(path: str, block: nn.Module, overrides: Mapping[str, str]) -> B
         attn_proj = f"{attn}.{found}" if found else None
     mlp_proj = overrides.get("mlp_proj")
     if mlp_proj is None:
-        found = _projection(block.get_submodule(mlp), DOWN_PROJECTIONS) if mlp else _projection(block, DOWN_PROJECTIONS)
+        # Without an MLP of its own, what lies one level down may be another part's (BERT's, a Mamba mixer's).
+        inside = block if mlp is None else block.get_submodule(mlp)
+        found = _projection(inside, DOWN_PROJECTIONS, deep=mlp is not None)
         mlp_proj = (f"{mlp}.{found}" if mlp else found) if found else None
     norms = tuple(name for name, child in block.named_children() if _is_norm(child))
     full = lambda part: f"{path}.{part}" if part else None  # noqa: E731
@@ -110,6 +116,16 @@ def _in_features(projection: nn.Module) -> int:
     weight: Tensor = projection.weight  # type: ignore[assignment]
     out_first = not type(projection).__name__.startswith("Conv1D")
     return int(weight.shape[1] if out_first else weight.shape[0])
+
+
+def _has(block: nn.Module, path: str | None) -> bool:
+    return path is not None and any(name == path for name, _ in block.named_modules())
+
+
+def _context(config: Any) -> int | None:
+    """Longest prompt that the config states; XLNet says -1 where there is no limit, MPT uses a name of its own."""
+    stated = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+    return next((n for n in stated if isinstance(n, int) and n > 0), None)
 
 
 def _check_path(module: nn.Module, key: str, path: str | None) -> None:
@@ -128,7 +144,8 @@ def discover(module: nn.Module, overrides: Mapping[str, str] | None = None) -> t
             block).
 
     Raises:
-        ModelError: If no blocks, embedding or head are found, or the residual stream fails its check.
+        ModelError: If no blocks, embedding or head are found, the residual stream fails its check, or the model reads
+            later tokens.
     """
     overrides = dict(overrides or {})
     unknown = sorted(set(overrides) - set(OVERRIDES))
@@ -149,7 +166,7 @@ def discover(module: nn.Module, overrides: Mapping[str, str] | None = None) -> t
             "and name module paths"
         )
     for key in ("attn", "attn_proj", "mlp", "mlp_proj"):
-        _check_path(blocks[0], key, overrides.get(key))
+        _check_path(next((b for b in blocks if _has(b, overrides.get(key))), blocks[0]), key, overrides.get(key))
     parts = [_block_parts(f"{list_path}.{i}", block, overrides) for i, block in enumerate(blocks)]
 
     embed = overrides.get("embed") or _path_of(module, _embedding_accessor(module, "get_input_embeddings"))
@@ -167,23 +184,22 @@ def discover(module: nn.Module, overrides: Mapping[str, str] | None = None) -> t
 
     embedding: Tensor = module.get_submodule(embed).weight  # type: ignore[assignment]
     d_model = int(getattr(text_config, "hidden_size", None) or embedding.shape[1])
-    head_width = _in_features(module.get_submodule(parts[0].attn_proj)) if parts[0].attn_proj else d_model
+    attn_proj = next((p.attn_proj for p in parts if p.attn_proj), None)
+    head_width = _in_features(module.get_submodule(attn_proj)) if attn_proj else d_model
     n_heads = int(getattr(text_config, "num_attention_heads", None) or 1)
     shape = LanguageShape(
         n_layers=len(blocks),
         d_model=d_model,
         n_heads=n_heads,
         d_head=head_width // n_heads,
-        d_mlp=_in_features(module.get_submodule(parts[0].mlp_proj)) if parts[0].mlp_proj else 0,
+        d_mlp=0,  # neurons are those that are proved, below
         d_vocab=int(embedding.shape[0]),
-        n_ctx=getattr(text_config, "max_position_embeddings", None),
+        n_ctx=_context(text_config),
         blocks=tuple(p.path for p in parts),
         embed=embed,
         final_norm=final_norm,
         unembed=unembed,
         mlp_out=tuple(p.mlp_proj for p in parts),
     )
-    sites = proven_sites(module, shape, parts)
-    if "ln_final.hook_in" not in sites and "final_norm" not in overrides:
-        shape = replace(shape, final_norm=None)  # a norm beside the blocks that does not read their last output
+    shape, sites = proven_sites(module, shape, parts, keep_norm="final_norm" in overrides)
     return shape, SiteMap(module, sites)

@@ -49,6 +49,8 @@ class Edit:
         positions: Which tokens, as in `capture`: ints count attended tokens, a tensor holds columns. Default all.
         heads: Which heads, at a site that has them. Default all.
         sees_tokens: Whether ``change`` takes a `PassView` as its second argument; it then chooses the tokens itself.
+        channels_last: Whether ``change`` is given a feature map, (batch, channel, height, width), of a model that is no
+            language model with its channels last, so that features are on the last axis as everywhere.
     """
 
     site: str
@@ -57,6 +59,7 @@ class Edit:
     positions: Positions = None
     heads: Sequence[int] | None = None
     sees_tokens: bool = False
+    channels_last: bool = False
 
 
 def patch(site: str, values: Tensor, positions: Positions = None, *, heads: Sequence[int] | None = None) -> Edit:
@@ -85,12 +88,18 @@ def steer(
 
     Args:
         site: Where.
-        direction: (features,), or anything that broadcasts to (batch, position, features).
+        direction: (features,), or anything that broadcasts to (batch, position, features); of a feature map, to
+            (batch, height, width, channel).
         coefficient: Multiplies ``direction``.
         positions: See `Edit`.
         heads: See `Edit`.
     """
-    return Edit(site, lambda x: x + coefficient * direction.to(x.device, x.dtype), "steer", positions, heads)
+
+    def change(x: Tensor) -> Tensor:
+        _check_broadcast("steer", site, "a direction", direction, x)
+        return x + coefficient * direction.to(x.device, x.dtype)
+
+    return Edit(site, change, "steer", positions, heads, channels_last=True)
 
 
 def ablate(
@@ -106,7 +115,7 @@ def ablate(
 
     Args:
         site: Where.
-        units: Indices on the last axis.
+        units: Indices on the last axis; of a feature map, channels.
         direction: Remove the component along this vector instead.
         value: What units are set to: 0, another number, or a (features,) tensor such as a mean.
         positions: See `Edit`.
@@ -119,10 +128,14 @@ def ablate(
 
     def change(x: Tensor) -> Tensor:
         if direction is not None:
+            if direction.shape != x.shape[-1:]:
+                raise _misfit("ablate", site, "a direction", direction, x)
             unit = direction.to(x.device, x.dtype)
             unit = unit / unit.norm()
             return x - (x @ unit)[..., None] * unit
-        fill = torch.as_tensor(value, device=x.device, dtype=x.dtype).expand_as(x)
+        given = torch.as_tensor(value, device=x.device, dtype=x.dtype)
+        _check_broadcast("ablate", site, "a value", given, x)
+        fill = given.expand_as(x)
         if units is None:
             return fill.clone()
         width = x.shape[-1]
@@ -132,7 +145,24 @@ def ablate(
         keep[list(units)] = False
         return torch.where(keep, x, fill)
 
-    return Edit(site, change, "ablate", positions, heads)
+    return Edit(site, change, "ablate", positions, heads, channels_last=True)
+
+
+def _check_broadcast(what: str, site: str, given: str, values: Tensor, x: Tensor) -> None:
+    """See that ``values`` broadcast to ``x``; the error says how wide the site is."""
+    try:
+        fits = torch.broadcast_shapes(values.shape, x.shape) == x.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise _misfit(what, site, given, values, x)
+
+
+def _misfit(what: str, site: str, given: str, values: Tensor, x: Tensor) -> SiteError:
+    return SiteError(
+        f"{what} at {site!r}: {given} of shape {tuple(values.shape)} does not fit {tuple(x.shape)}; give "
+        f"{x.shape[-1]} features"
+    )
 
 
 @dataclass
@@ -192,6 +222,8 @@ def _changed(model: HookedModel, item: Edit, now: _Pass, x: Tensor) -> Tensor:
         )
     if item.heads is not None and site.heads is None:
         raise SiteError(f"{item.what} at {item.site!r}: this site has no heads; use an attn.hook_z site")
+    if item.channels_last and not model.is_language_model and x.dim() == 4:
+        return _changed_heads(item, x.movedim(1, -1)).movedim(-1, 1)
     if item.sees_tokens:
         return _with_tokens(model, item, now, shaped).reshape(x.shape)
     if item.positions is None:
@@ -220,6 +252,10 @@ def _with_tokens(model: HookedModel, item: Edit, now: _Pass, shaped: Tensor) -> 
 
 def _changed_heads(item: Edit, part: Tensor) -> Tensor:
     """The chosen tokens after the change of the chosen heads."""
+    if item.heads is not None and any(not -part.shape[-2] <= head < part.shape[-2] for head in item.heads):
+        raise SiteError(
+            f"{item.what} at {item.site!r}: heads must lie in 0…{part.shape[-2] - 1}, got {list(item.heads)}"
+        )
     chosen = part if item.heads is None else part[..., list(item.heads), :]
     new = item.change(chosen)
     if new.shape != chosen.shape:

@@ -34,6 +34,8 @@ def make_batch(model: HookedModel, inputs: Any) -> Batch:
     if isinstance(inputs, str) or _is_list_of(inputs, str):
         if model.tokenizer is None:
             raise DataError("this model was opened without a tokenizer; pass token ids, or open_model(…, tokenizer=…)")
+        if "" in ([inputs] if isinstance(inputs, str) else inputs):  # some tokenizers give it a BOS token
+            raise DataError("a prompt has no tokens; give a non-empty text")
         return check_batch(model, tokenize(model.tokenizer, inputs, max_length=model.lm.n_ctx)).to(model.device)
     special = list(model.tokenizer.all_special_ids) if model.tokenizer is not None else []
     attended = None

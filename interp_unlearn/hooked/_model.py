@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from interp_unlearn._core import DataError, ModelError, SiteError, nearest
 from interp_unlearn.hooked._batch import Batch, tokenize
 from interp_unlearn.hooked._forward import argument_names, evaluating, input_device, run_language_model
+from interp_unlearn.hooked._head import finish_logits, soft_cap
 from interp_unlearn.hooked._inputs import make_batch
 from interp_unlearn.hooked._sites import SiteMap
 
@@ -31,7 +32,7 @@ class LanguageShape:
         d_model: Width of the residual stream.
         n_heads: Query heads per block.
         d_head: Width of one head's output (``attn.hook_z``).
-        d_mlp: Neurons per block (``mlp.hook_post``).
+        d_mlp: Neurons per block (``mlp.hook_post``), 0 where no block has them.
         d_vocab: Size of the vocabulary.
         n_ctx: Longest prompt, or None if unstated.
         blocks: Module path of each block.
@@ -39,6 +40,8 @@ class LanguageShape:
         final_norm: Module path of the last normalisation, or None.
         unembed: Module path of the output head.
         mlp_out: Module path of each block's neuron-to-residual projection, or None where there is none.
+        logit_scale: Factor of the logits after the output head's matrix, found by arithmetic; None where logits are
+            more than a norm, a matrix and a factor, so that no lens can read the head.
     """
 
     n_layers: int
@@ -53,6 +56,7 @@ class LanguageShape:
     final_norm: str | None
     unembed: str
     mlp_out: tuple[str | None, ...]
+    logit_scale: float | None = 1.0
 
 
 def saved_buffers(module: nn.Module) -> dict[str, Tensor]:
@@ -69,7 +73,7 @@ class HookedModel:
 
     Attributes:
         module: The user's own module, unchanged and shared.
-        sites: Map from site name to `Site`.
+        sites: Map from site name to `Site`; lists the named sites, or without any those of every module.
         tokenizer: Hugging Face fast tokenizer, or None.
         name: Where the model came from, for reports.
         source: Facts for provenance (path, hub id, checksum, delta), written into run folders.
@@ -98,7 +102,8 @@ class HookedModel:
         size = (
             f"{self.shape.n_layers} layers, d_model {self.shape.d_model}" if self.shape else type(self.module).__name__
         )
-        return f"HookedModel({self.name!r}, {size}, {len(self.sites)} named sites)"
+        sites = f"{len(self.sites)} {'named sites' if self.shape else 'sites by module path'}"
+        return f"HookedModel({self.name!r}, {size}, {sites})"
 
     @property
     def is_language_model(self) -> bool:
@@ -245,17 +250,34 @@ class HookedModel:
 
     @torch.no_grad()
     def unembed(self, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
-        """Logit lens: final norm, output head and the config's logit soft cap, applied to residual activations.
+        """Logit lens: final norm, output head, its logit scale and soft cap, applied to residual activations.
 
         Equals the model's logits at ``hook_resid_post`` of the last block.
+
+        Raises:
+            ModelError: If the output head is more than a norm and a matrix, so that no lens can read it.
         """
+        self.lens_scale()
         if self.lm.final_norm is not None:
             hidden = self.submodule(self.lm.final_norm)(hidden)
-        logits = self.submodule(self.lm.unembed)(hidden)
-        config: Any = getattr(self.module, "config", None)
-        config = config.get_text_config() if hasattr(config, "get_text_config") else config
-        cap = getattr(config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * (logits / cap).tanh()
+        return self.finish_logits(self.submodule(self.lm.unembed)(hidden))
+
+    def lens_scale(self) -> float:
+        """Factor between the output head's matrix and the logits, usually 1.
+
+        Raises:
+            ModelError: If the output head is more than a norm and a matrix, so that no lens can read it.
+        """
+        if self.lm.logit_scale is None:
+            raise ModelError(
+                f"the output head of {self.name} is more than a norm and a matrix, so no lens can read it; use "
+                "measurements that need no lens"
+            )
+        return self.lm.logit_scale
+
+    def finish_logits(self, raw: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
+        """Logits from what the output head's matrix gives: its scale and the config's soft cap."""
+        return finish_logits(raw, self.lens_scale(), soft_cap(self.module))
 
     # -- adapters over the same parameters -------------------------------------------------------------------
 
@@ -282,6 +304,12 @@ class HookedModel:
         if self._nnsight is None or self._nnsight[0] != identity:
             self._nnsight = (identity, make_nnsight(self))
         return self._nnsight[1]
+
+    def shapes(self, inputs: Any) -> dict[str, tuple[int, ...]]:
+        """Sites by module path in order of execution, with their shapes, from one pass over ``inputs``."""
+        from interp_unlearn.hooked._shapes import shapes
+
+        return shapes(self, inputs)
 
     def parity(self, inputs: Any) -> ParityReport:
         """Compare logits of the bare module with logits while every site is hooked (expected: bit-identical)."""

@@ -37,7 +37,8 @@ def wrap(
         source: Provenance written into run folders.
 
     Raises:
-        ModelError: If a language model's parts cannot be found; the message says which override helps.
+        ModelError: If a language model's parts cannot be found (the message says which override helps), or it is no
+            decoder.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"expected an nn.Module, got {type(module).__name__}")
@@ -45,5 +46,9 @@ def wrap(
     as_language = language if language is not None else bool(overrides) or _looks_like_language_model(module)
     if not as_language:
         return HookedModel(module, SiteMap(module, {}), name=name, tokenizer=tokenizer, source=source)
+    if getattr(getattr(module, "config", None), "is_encoder_decoder", False):
+        raise ModelError(
+            f"{name} has an encoder and a decoder; only decoders get site names: open it with language=False"
+        )
     shape, sites = discover(module, overrides)
     return HookedModel(module, sites, name=name, shape=shape, tokenizer=tokenizer, source=source)

@@ -44,7 +44,8 @@ def parity(model: HookedModel, inputs: Any) -> ParityReport:
     stands before the text), not through `HookedModel`. Both run in evaluation mode.
 
     Args:
-        model: A language model (all named sites are hooked) or any other module (all leaf modules' outputs are).
+        model: A language model (all named sites are hooked) or any other module (all leaf modules' outputs are; its
+            own, if it has no parts).
         inputs: As for `capture`.
 
     Raises:
@@ -55,9 +56,11 @@ def parity(model: HookedModel, inputs: Any) -> ParityReport:
         if model.is_language_model:
             batch = model.batch(inputs)
             known = argument_names(model.module)
-            kwargs = {"attention_mask": batch.attended.long()} if "attention_mask" in known else {}
+            kwargs: dict[str, Any] = {"attention_mask": batch.attended.long()} if "attention_mask" in known else {}
             if "position_ids" in known and batch.padded_inside_or_left():
                 kwargs["position_ids"] = batch.position_ids()
+            if "use_cache" in known:
+                kwargs["use_cache"] = False  # attention over a cache may add up in another order
             output = model.module(batch.tokens, **kwargs)
             bare, keep = getattr(output, "logits", output), batch.attended
             hooked, seen = _hooked(model, batch, names)
@@ -65,7 +68,7 @@ def parity(model: HookedModel, inputs: Any) -> ParityReport:
         else:
             leaves = [path for path, child in model.module.named_modules() if path and not any(child.children())]
             bare = _tensor(model, model.forward(inputs))
-            hooked, seen = _hooked(model, inputs, [f"{path}.output" for path in leaves])
+            hooked, seen = _hooked(model, inputs, [f"{path}.output" for path in leaves] or ["output"])
             hooked = _tensor(model, hooked)
     gap = (bare.double() - hooked.double()).abs().max() if bare.numel() else torch.tensor(0.0)
     rows = bare.shape[0] if bare.dim() else 1

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from interp_unlearn._core import ModelError, SiteError, nearest
 
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)  # never called
 INPUT_NAMES = ("hidden_states", "input", "x", "inputs", "query")
 OUTPUT_NAMES = ("logits", "last_hidden_state")
 
@@ -153,8 +154,16 @@ def replace_output(output: Any, value: Tensor) -> Any:
     return output
 
 
+def called_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Paths and modules below ``module`` that a pass can call, without containers."""
+    return [(path, part) for path, part in module.named_modules() if path and not isinstance(part, CONTAINERS)]
+
+
 class SiteMap(Mapping[str, Site]):
     """All sites of one opened model; unknown names raise an error that shows the nearest ones.
+
+    It lists the named sites, or where there are none the input and output of every module; names of both kinds are
+    found.
 
     Modules are looked up by path at each use, so adapters put into the model later (LoRA) are seen.
     """
@@ -176,7 +185,7 @@ class SiteMap(Mapping[str, Site]):
                 return Site(name, path, kind)
         known = [*self._named, *(f"{p}.output" for p, _ in self._module.named_modules() if p)]
         paths = "'<module path>.input' or '<module path>.output'"
-        where = f"TransformerLens names, {paths}" if self._named else paths
+        where = f"TransformerLens names, {paths}" if self._named else f"{paths}; model.shapes(inputs) lists them"
         raise SiteError(f"unknown site {name!r}{nearest(name, known)} (sites are {where})")
 
     def __contains__(self, name: object) -> bool:
@@ -187,10 +196,14 @@ class SiteMap(Mapping[str, Site]):
         return True
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._named)
+        return iter(self._named or self._by_path())
 
     def __len__(self) -> int:
-        return len(self._named)
+        return len(self._named or self._by_path())
+
+    def _by_path(self) -> list[str]:
+        parts = [f"{path}." for path, _ in called_modules(self._module)] or [""]
+        return [f"{part}{kind}" for part in parts for kind in ("input", "output")]
 
     def module_of(self, site: Site) -> nn.Module:
         """The real module that a site reads.

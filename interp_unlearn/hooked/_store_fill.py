@@ -262,8 +262,8 @@ def _skip(folder: Path, manifest: Manifest, settings: dict[str, Any], items: Ite
         digest, seen = item.digest(digest), seen + 1
     if seen < manifest.n_sequences or digest != manifest.facts.get("digest"):
         raise DataError(
-            f"{folder} was made from other data: its first {manifest.n_sequences} sequences are not those given now; "
-            "choose a new folder"
+            f"{folder} was made from other data: its first {manifest.n_sequences} sequences are not those given now, "
+            "or their text was cut otherwise then; choose a new folder"
         )
     return digest
 

@@ -102,13 +102,17 @@ class StoreWriter:
         if manifest.complete:
             raise DataError(f"{folder} is finished; choose a new folder")
         writer = cls(folder, manifest, int(manifest.facts["shard_rows"]))
-        for shard in manifest.shards:
-            check_size(folder / shard.values, shard.rows * manifest.row_bytes, at_least=True)
-            check_size(folder / shard.index, shard.rows * 3 * INDEX.itemsize, at_least=True)
-        writer._drop_uncommitted()
-        if manifest.shards:
-            store = ActivationStore(folder, replace(manifest, shards=manifest.shards[-1:]))
-            store.verify()
+        try:
+            for shard in manifest.shards:
+                check_size(folder / shard.values, shard.rows * manifest.row_bytes, at_least=True)
+                check_size(folder / shard.index, shard.rows * 3 * INDEX.itemsize, at_least=True)
+            writer._drop_uncommitted()
+            if manifest.shards:
+                store = ActivationStore(folder, replace(manifest, shards=manifest.shards[-1:]))
+                store.verify()
+        except BaseException:
+            writer.close()  # a failed resume must not keep others out
+            raise
         return writer
 
     def append(
@@ -185,9 +189,11 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and not self.manifest.complete:
-            self.finish()
-        self.close()
+        try:
+            if kind is None and not self.manifest.complete:
+                self.finish()
+        finally:
+            self.close()
 
     def _write(self, numbers: np.ndarray, index: np.ndarray) -> None:
         """Add bytes to the open shard and note them in the manifest."""

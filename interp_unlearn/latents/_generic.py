@@ -57,7 +57,7 @@ def generic_rate(
             continue
         batch = tokenize(model.tokenizer, text)
         assert batch.offsets is not None
-        head = text[: batch.offsets[0][:max_tokens][-1][1]]
+        head = text[: max(end for _, end in batch.offsets[0][:max_tokens])]  # an end token's offset is 0
         words = [m.span() for m in WORD.finditer(head)][1:]
         if words:
             cut.append(head)

@@ -148,6 +148,9 @@ class SAE(nn.Module):
     def check_fits(self, model: HookedModel, site: str | None = None) -> None:
         """Say at once when this SAE cannot read ``model`` (at ``site``).
 
+        It can tell another width, at sites whose width the model's shape says (residual stream, attention and MLP
+        outputs, heads, neurons), and a site that the model does not have; not another model of the same width.
+
         Args:
             model: The opened model.
             site: The site wanted; default the SAE's own.
@@ -161,7 +164,7 @@ class SAE(nn.Module):
                 f"{self.name} reads {self.site!r}, not {site!r}; use that site, or train an SAE for {site!r}"
             )
         found = model.sites[self.site]
-        width = model.lm.d_model if model.is_language_model and _is_residual(found.name) else None
+        width = _width(model, found.name) if model.is_language_model else None
         if width is not None and width != self.d_in:
             raise ConfigError(
                 f"{self.name} reads vectors of width {self.d_in}, but {model.name} has width {width} at {self.site!r}; "
@@ -171,6 +174,15 @@ class SAE(nn.Module):
 
 def _frozen(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.detach().float().contiguous(), requires_grad=False)
+
+
+def _width(model: HookedModel, site: str) -> int | None:
+    """Features of a named site, or None where the model's shape does not say."""
+    if site.endswith(".mlp.hook_post"):
+        return model.lm.d_mlp
+    if site.endswith(".attn.hook_z"):
+        return model.lm.n_heads * model.lm.d_head
+    return model.lm.d_model if _is_residual(site) else None
 
 
 def _is_residual(site: str) -> bool:

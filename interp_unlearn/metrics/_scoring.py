@@ -207,7 +207,8 @@ def _score_first(model: HookedModel, run: list[_Group], sums: _Sums) -> Any:
         return None
     output = _call(model, tokens, torch.ones_like(tokens), last_only=True)
     cache = getattr(output, "past_key_values", None)
-    if cache is None or not hasattr(cache, "batch_select_indices"):
+    # A hybrid's cache has layers of several kinds (attention, linear attention, Mamba), not all made for this.
+    if not all(hasattr(part, "batch_select_indices") for part in (cache, *getattr(cache, "layers", ()))):
         return None
     logits = output.logits[:, -1]
     first = [(g, row) for g, group in enumerate(run) for row in group.rows if row.marked[0]]

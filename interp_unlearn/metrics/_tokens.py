@@ -134,7 +134,7 @@ def with_end_token(model: HookedModel, encoded: AnswerBatch) -> AnswerBatch:
     """The same answers with the tokenizer's end token behind each, marked as a token of the answer.
 
     Raises:
-        DataError: If the tokenizer has none.
+        DataError: If the tokenizer has none, or prompt, answer and end token are longer than the context.
     """
     end = None if model.tokenizer is None else model.tokenizer.eos_token_id
     if end is None:
@@ -157,6 +157,12 @@ def with_end_token(model: HookedModel, encoded: AnswerBatch) -> AnswerBatch:
         special=grown(batch.special, True),
         offsets=None,
     )
+    n_ctx, longest = model.lm.n_ctx, int(new.lengths().max())
+    if n_ctx is not None and longest > n_ctx:
+        raise DataError(
+            f"prompt, answer and end token need {longest} tokens, the model's context holds {n_ctx}; shorten the "
+            "prompt, or score answers without an end token (end_token=False)"
+        )
     return AnswerBatch(new, grown(encoded.answer, True))
 
 

@@ -219,8 +219,9 @@ def answer_vectors(model: HookedModel, rows: Sequence[AnswerRow]) -> dict[str, F
     This is the output head's vector, times the gain of the final norm.
 
     Raises:
-        ModelError: If the output head has no weight per token.
+        ModelError: If the output head has no weight per token, or is more than a norm and a matrix.
     """
+    model.lens_scale()
     weight = getattr(model.submodule(model.lm.unembed), "weight", None)
     if not isinstance(weight, Tensor) or weight.dim() != 2 or weight.shape[0] < model.lm.d_vocab:
         raise ModelError(f"the output head {model.lm.unembed} has no vector per token; give vectors of your own")

@@ -7,7 +7,7 @@ entity and its template were drawn. A target of one entity is resampled over tem
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 LEVEL = 0.95
 
@@ -57,6 +57,30 @@ def mean_interval(
 ) -> tuple[float, float] | None:
     """95 % interval of a mean, by resampling ``clusters``."""
     return interval(bootstrap_means(values, clusters, rng, n_boot))
+
+
+def balanced_mean(values: Shaped[np.ndarray, " n"], label: Shaped[np.ndarray, " n"]) -> float:
+    """Mean over the labels of the mean of their rows: each label weighs the same."""
+    return float(np.mean([values[label == k].mean() for k in np.unique(label)]))
+
+
+def balanced_interval(
+    values: Shaped[np.ndarray, " n"],
+    label: Shaped[np.ndarray, " n"],
+    clusters: tuple[np.ndarray, ...],
+    rng: np.random.Generator,
+    n_boot: int = 1000,
+) -> tuple[float, float] | None:
+    """95 % interval of a `balanced_mean`, by resampling ``clusters``; resamples without a label are left out."""
+    values = np.asarray(values, dtype=np.float64)
+    weights = cluster_weights(clusters, rng, n_boot)
+    if weights is None or not np.isfinite(values).all():
+        return None
+    rows = [label == k for k in np.unique(label)]
+    totals = np.stack([weights[:, r].sum(1) for r in rows])
+    whole = (totals > 0).all(0)
+    sums = np.stack([weights[:, r] @ values[r] for r in rows])
+    return interval((sums[:, whole] / totals[:, whole]).mean(0))
 
 
 def entity_means(values: Float[np.ndarray, "n k"], entity: np.ndarray) -> Float[np.ndarray, "e k"]:

@@ -14,12 +14,14 @@ from interp_unlearn._core import DataError, nearest
 from interp_unlearn.hooked import AnswerBatch, Batch, HookedModel, answer_batch, tokenize
 from interp_unlearn.worlds import Prompt
 
-Place = Literal["name", "name_end", "prompt_end", "answer", "all"]
+Place = Literal["name", "name_end", "prompt_end", "answer", "content", "all"]
+WHOLE = ("content", "all")  # not places in a prompt: all of it
 PLACES: dict[str, str] = {
     "name": "tokens of the entity's name",
     "name_end": "last token of the name",
     "prompt_end": "last token of the prompt",
     "answer": "tokens that predict a token of the answer",
+    "content": "every token but special ones",
     "all": "every token",
 }
 
@@ -69,6 +71,8 @@ class Forced:
             mask = predicts
         elif place == "prompt_end":
             mask = predicts & (predicts.cumsum(1) == 1)
+        elif place == "content":
+            mask = self.encoded.batch.mask("content")
         elif place == "all":
             mask = self.encoded.batch.attended
         else:

@@ -9,7 +9,7 @@ import numpy as np
 
 from interp_unlearn._core import Axis, Evidence, Labelled, numpy_rng
 from interp_unlearn.hooked import Activations
-from interp_unlearn.probes._bootstrap import mean_interval
+from interp_unlearn.probes._bootstrap import balanced_interval
 from interp_unlearn.probes._catalogue import evidence, missing
 from interp_unlearn.probes._linear import LinearProbe, ProbeScore, fit_linear_probe, score_linear_probe
 from interp_unlearn.probes._rows import GROUPS, Rows, check_pair, rows_of, why_missing
@@ -140,7 +140,7 @@ def _scores(fitted: dict[str, _Fitted], curve: list[str], seed: int) -> Labelled
 
 
 def _accuracy(fitted: _Fitted, site: str, scores: Labelled, seed: int) -> Evidence:
-    ref, _ = _references(fitted.phases["before"])
+    ref, labels = _references(fitted.phases["before"])
     score = fitted.score
     return evidence(
         "probe.accuracy",
@@ -148,8 +148,8 @@ def _accuracy(fitted: _Fitted, site: str, scores: Labelled, seed: int) -> Eviden
         score.accuracy,
         n=len(ref),
         mask_policy=ref.mask_policy,
-        interval=mean_interval(
-            score.correct.astype(np.float64), (ref.entity, ref.template), numpy_rng(seed, "probe.accuracy")
+        interval=balanced_interval(
+            score.correct, labels, (ref.entity, ref.template), numpy_rng(seed, "probe.accuracy")
         ),
         control=score.control,
         details={"layers": scores},

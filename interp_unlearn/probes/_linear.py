@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp_unlearn._core import DataError, numpy_rng
+from interp_unlearn.probes._bootstrap import balanced_mean
 from interp_unlearn.probes._separability import deal
 
 STRENGTH = 0.1  # scikit-learn's C, on standardised features
@@ -151,13 +152,13 @@ def score_linear_probe(
     correct = _out_of_fold(x, labels, by_entity, strength)
 
     def control(fold: np.ndarray) -> float:
-        return float(np.mean([_balanced(_out_of_fold(x, s, fold, strength), s) for s in shuffled]))
+        return float(np.mean([balanced_mean(_out_of_fold(x, s, fold, strength), s) for s in shuffled]))
 
     return ProbeScore(
         correct,
-        _balanced(correct, labels),
+        balanced_mean(correct, labels),
         control(by_entity),
-        float("nan") if by_template is None else _balanced(_out_of_fold(x, labels, by_template, strength), labels),
+        float("nan") if by_template is None else balanced_mean(_out_of_fold(x, labels, by_template, strength), labels),
         float("nan") if by_template is None else control(by_template),
         1 / len(classes),
     )
@@ -173,7 +174,3 @@ def _out_of_fold(x: np.ndarray, labels: np.ndarray, fold: np.ndarray, strength: 
             continue
         correct[test] = fit_linear_probe(x[~test], labels[~test], strength=strength).predict(x[test]) == labels[test]
     return correct
-
-
-def _balanced(correct: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean([correct[labels == c].mean() for c in np.unique(labels)]))

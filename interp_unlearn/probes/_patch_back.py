@@ -22,7 +22,7 @@ from torch import Tensor
 from interp_unlearn._core import Axis, ConfigError, DataError, Labelled
 from interp_unlearn.hooked import HookedModel
 from interp_unlearn.probes._bootstrap import cluster_weights, interval
-from interp_unlearn.probes._forced import Forced, Place, forced
+from interp_unlearn.probes._forced import WHOLE, Forced, Place, forced
 from interp_unlearn.probes._patching import (
     ATTENTION,
     BLOCK,
@@ -77,8 +77,8 @@ class PatchBackConfig:
         for place in (*self.places, self.krs_place):
             if place not in get_args(Place):
                 raise ConfigError(f"unknown place {place!r}; use some of {', '.join(get_args(Place))}")
-        if not self.places or "all" in self.places:
-            raise ConfigError("places must name at least one place, and not 'all', which has no control")
+        if not self.places or set(WHOLE) & set(self.places):
+            raise ConfigError("places must name at least one place, and not 'all' or 'content', which have no control")
         for name in ("max_prompts", "unknown", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; use at least 1")

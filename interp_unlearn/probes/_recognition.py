@@ -13,7 +13,7 @@ import numpy as np
 
 from interp_unlearn._core import Axis, Evidence, Labelled, numpy_rng
 from interp_unlearn.hooked import Activations
-from interp_unlearn.probes._bootstrap import bootstrap_means, interval, mean_interval
+from interp_unlearn.probes._bootstrap import balanced_interval, balanced_mean, bootstrap_means, interval, mean_interval
 from interp_unlearn.probes._catalogue_reading import evidence, missing
 from interp_unlearn.probes._readout import PENALTY, Folds, Readout, centred, fit_readout
 from interp_unlearn.probes._rows import GROUPS, Rows, check_pair, rows_of, why_missing
@@ -159,10 +159,6 @@ def _read(
     return _Site((called["before", "original"] == unknown)[others].astype(float), shuffled[others], called)
 
 
-def _balanced(right: np.ndarray, label: np.ndarray) -> float:
-    return float(np.mean([right[label == k].mean() for k in (0.0, 1.0)]))
-
-
 def _evidence(
     where: str,
     read: Mapping[str, _Site],
@@ -175,7 +171,7 @@ def _evidence(
     sites, others = list(read), rows.where(~is_target)
     label = unknown[~is_target]
     clusters = (others.entity, others.template)
-    accuracy = {s: _balanced(read[s].right, label) for s in sites}
+    accuracy = {s: balanced_mean(read[s].right, label) for s in sites}
     valid = [s for s in sites if _better(read[s], clusters, seed)]
     best = max(sites, key=lambda s: accuracy[s])
     held = rows.group == "unknown_eval"
@@ -187,7 +183,7 @@ def _evidence(
             accuracy[best],
             n=len(others),
             mask_policy=rows.mask_policy,
-            interval=mean_interval(read[best].right, clusters, numpy_rng(seed, KINDS[0], where)),
+            interval=balanced_interval(read[best].right, label, clusters, numpy_rng(seed, KINDS[0], where)),
             control=float(np.nanmean(read[best].control)),
             details={"layers": _curve(read, accuracy, rows, is_target, held, seed)},
             config={**facts, "site": best},

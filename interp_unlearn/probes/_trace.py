@@ -31,6 +31,7 @@ from interp_unlearn.worlds import Prompt
 
 TOTAL, INDIRECT = "trace.total", "trace.indirect"
 EMBED = "hook_embed"
+EMBEDDED = 4096  # tokens embedded at once
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,15 @@ class TraceConfig:
         return PatchBackConfig(stride=self.stride).layers(n_layers)
 
 
+@torch.no_grad()
 def embedding_std(model: HookedModel) -> float:
-    """Standard deviation of all entries of the token embedding."""
-    weight = model.submodule(model.lm.embed).weight
-    assert isinstance(weight, Tensor)
-    return float(weight.detach().float().std())
+    """Standard deviation of all entries of the token embeddings, as the embedding module gives them (Gemma scales)."""
+    module = model.submodule(model.lm.embed)
+    n, total, squares = 0, 0.0, 0.0
+    for ids in torch.arange(model.lm.d_vocab, device=model.device).split(EMBEDDED):
+        values = module(ids[None]).double()
+        n, total, squares = n + values.numel(), total + float(values.sum()), squares + float(values.square().sum())
+    return max((squares - total**2 / n) / (n - 1), 0.0) ** 0.5
 
 
 def causal_trace(

@@ -168,8 +168,10 @@ def fit_tuned_lens(
 
     Raises:
         DataError: If the texts have too few tokens for a held-out part.
+        ModelError: If the output head is more than a norm and a matrix.
     """
     config = config or TunedLensConfig()
+    model.lens_scale()  # refuses a head that no lens can read, before any pass
     progress = progress or (lambda _what, _done, _total: None)
     layers = lens_layers(model.lm.n_layers, config.max_layers)
     fitted = [layer for layer in layers if layer != model.lm.n_layers - 1]
@@ -251,9 +253,6 @@ def _head(model: HookedModel, tokens: Int[Tensor, " v"]) -> Head:
     head = model.submodule(model.lm.unembed)
     norm = None if model.lm.final_norm is None else model.submodule(model.lm.final_norm)
     weight = getattr(head, "weight", None)
-    config: Any = getattr(model.module, "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    cap = getattr(config, "final_logit_softcapping", None)
     if not isinstance(weight, Tensor) or weight.dim() != 2:
         raise DataError(f"the output head {model.lm.unembed} has no vector per token, so no lens can be tuned to it")
     chosen = weight[tokens.to(weight.device)].detach().float()
@@ -263,8 +262,7 @@ def _head(model: HookedModel, tokens: Int[Tensor, " v"]) -> Head:
     def read(hidden: Tensor) -> Tensor:
         hidden = hidden.to(model.device)
         normed = hidden if norm is None else norm(hidden.to(model.dtype))
-        logits = torch.nn.functional.linear(normed.float(), chosen, shift)
-        return logits if cap is None else cap * (logits / cap).tanh()
+        return model.finish_logits(torch.nn.functional.linear(normed.float(), chosen, shift))
 
     return read
 
@@ -335,8 +333,7 @@ def _refine(
         rows = train[torch.randint(len(train), (min(config.batch_size, len(train)),), generator=random)]
         with torch.enable_grad():
             loss = _kl(head(x[rows] + (x[rows] / scale) @ a.T + b), wanted[rows])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            a.grad, b.grad = torch.autograd.grad(loss, [a, b])  # the norm and head are the user's: no gradient there
         torch.nn.utils.clip_grad_norm_([a, b], 1.0)
         optimiser.step()
         schedule.step()

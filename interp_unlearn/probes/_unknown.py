@@ -8,7 +8,7 @@ from torch import Tensor
 
 from interp_unlearn._core import DataError, numpy_rng
 from interp_unlearn.hooked import HookedModel
-from interp_unlearn.probes._forced import Forced, Place, forced
+from interp_unlearn.probes._forced import WHOLE, Forced, Place, forced
 from interp_unlearn.probes._patching import states
 from interp_unlearn.worlds import Entity, Prompt, Task, ask_about
 
@@ -43,11 +43,11 @@ def unknown_states(
         batch_size: Rows per pass.
 
     Raises:
-        DataError: If there are no names, or the place is ``"all"``, whose tokens have no counterpart.
+        DataError: If there are no names, or the place is ``"content"`` or ``"all"``, whose tokens have no counterpart.
     """
     if not names:
         raise DataError("states of unknown entities need at least one unknown name")
-    if place == "all":
+    if place in WHOLE:
         raise DataError("tokens of a whole prompt have no counterpart under another name; choose a place")
     rows = forced(model, prompts)
     counts = rows.at(place).sum(1).tolist()

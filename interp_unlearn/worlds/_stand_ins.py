@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Literal
 
 from interp_unlearn._core import DataError, numpy_rng
-from interp_unlearn.hooked import HookedModel
+from interp_unlearn.hooked import HookedModel, answer_ids
 from interp_unlearn.worlds._types import Entity, Prompt, Task
 
 FactKey = tuple[str, str]
@@ -102,8 +102,9 @@ def assigned_answers(
 
 
 def _lengths(model: HookedModel, answers: Sequence[str]) -> dict[str, int]:
-    """Tokens of each answer behind a space."""
+    """Tokens of each answer after a prompt."""
     if model.tokenizer is None:
         raise DataError("assigning answers needs a tokenizer; pass one to open_model(…, tokenizer=…)")
-    ids = model.tokenizer([f" {a}" for a in answers], add_special_tokens=False)["input_ids"]
-    return {answer: len(row) for answer, row in zip(answers, ids, strict=True)}
+    if not answers:
+        return {}
+    return {answer: len(row) for answer, row in zip(answers, answer_ids(model.tokenizer, answers), strict=True)}

@@ -177,5 +177,6 @@ def fetch_from_hub(hub_id: str) -> Path:
             "HF_HUB_OFFLINE is set, and it is not in the cache" if os.environ.get("HF_HUB_OFFLINE") else str(error)
         )
         raise ModelError(
-            f"{hub_id} could not be fetched from the Hugging Face hub: {offline.strip().splitlines()[0]}"
+            f"{hub_id} could not be fetched from the Hugging Face hub ({offline.strip().splitlines()[0]}); check the "
+            "name, or is there no such folder?"
         ) from error

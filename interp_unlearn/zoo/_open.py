@@ -12,12 +12,13 @@ from torch import nn
 
 from interp_unlearn._core import ModelError
 from interp_unlearn.hooked import HookedModel, wrap
+from interp_unlearn.worlds import TinyWorldConfig
 from interp_unlearn.zoo._changes import apply_adapter, apply_delta
 from interp_unlearn.zoo._entries import ZOO, entry_of, model_folder
 from interp_unlearn.zoo._fetch import converted_gguf, fetch_from_hub, fetch_model
 from interp_unlearn.zoo._load import as_dtype, load_folder, load_tokenizer
 from interp_unlearn.zoo._manifest import is_valid, read_manifest, sha256_of
-from interp_unlearn.zoo._tinyworld import TINYWORLD, tinyworld_model
+from interp_unlearn.zoo._tinyworld import TINYWORLD, tinyworld_folder, tinyworld_source
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -53,20 +54,27 @@ def open_model(
         The model in eval mode (a module keeps its mode).
 
     Raises:
-        ModelError: If there is no such model, it is pickled, or an adapter or delta does not fit.
+        ModelError: If ``x`` is none of these, there is no such model, it is pickled, or an adapter or delta does not
+            fit.
         FileFormatError: If a file is truncated or foreign.
 
     Example:
         >>> model = open_model("smollm2-135m")
         >>> edited = open_model("smollm2-135m", delta="runs/japan/delta.safetensors")
     """
-    if x == TINYWORLD and isinstance(x, str):
-        return tinyworld_model()
+    if not isinstance(x, (str, Path, nn.Module)) or x == "":
+        got = "an empty name" if x == "" else type(x).__name__
+        raise ModelError(f"open_model takes a model's name, a folder, a hub id or an nn.Module, not {got}")
     if isinstance(x, nn.Module):
         module, name, source = x, type(x).__name__, {"kind": "module", "model": type(x).__name__}
         tokenizer = load_tokenizer(tokenizer) if tokenizer is not None else None
         if dtype is not None:
             module = module.to(as_dtype(dtype))
+    elif isinstance(x, str) and x == TINYWORLD:
+        name, source = x, tinyworld_source(TinyWorldConfig())
+        module, tokenizer = load_folder(tinyworld_folder(), as_dtype(dtype), tokenizer)
+        if as_dtype(dtype) is not torch.float32:  # a run's cache knows the plain model by its source
+            source["dtype"] = str(as_dtype(dtype)).removeprefix("torch.")
     else:
         folder, name, source = _resolve(x)
         module, tokenizer = load_folder(folder, as_dtype(dtype), tokenizer)

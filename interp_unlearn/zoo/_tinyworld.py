@@ -88,9 +88,14 @@ def tinyworld_model(
     """
     config = config or TinyWorldConfig()
     module, tokenizer = load_folder(tinyworld_folder(config, exclude, progress), torch.float32)
+    source = tinyworld_source(config, exclude)
+    return wrap(module, tokenizer, name=TINYWORLD + (" (gold)" if source["exclude"] else ""), source=source)
+
+
+def tinyworld_source(config: TinyWorldConfig, exclude: Target | None = None) -> dict[str, Any]:
+    """Provenance of the model of `tinyworld_model`."""
     hidden = sorted(hidden_facts(tinyworld(config), exclude))
-    source = {"kind": "zoo", "model": TINYWORLD, "config": config.to_dict(), "exclude": [list(pair) for pair in hidden]}
-    return wrap(module, tokenizer, name=TINYWORLD + (" (gold)" if hidden else ""), source=source)
+    return {"kind": "zoo", "model": TINYWORLD, "config": config.to_dict(), "exclude": [list(pair) for pair in hidden]}
 
 
 def _architecture(config: TinyWorldConfig, d_vocab: int) -> Any:

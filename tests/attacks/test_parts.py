@@ -146,6 +146,16 @@ def test_stitching_a_model_to_itself_changes_nothing(untouched, task):
     assert found.evidence[0].control_name == "facts that were never known, attacked alike"
 
 
+def test_the_probability_is_that_of_the_first_right_answer_in_both(untouched, task):
+    """With another right answer, the unattacked model and a model stitched to itself still say one number."""
+    more = [replace(p, also=tuple(o for o in p.options[:2])) for p in task.forget_heldout.prompts]
+    several = replace(task, forget_heldout=replace(task.forget_heldout, prompts=tuple(more)))
+    values = stitch_attack(LivePhases(untouched, several), StitchConfig(max_prompts=6)).tables["attack.stitch"]
+    for quantity in ("recall", "probability"):
+        found = values.at(group="target", quantity=quantity)
+        assert np.allclose(found, found[0], atol=1e-5)
+
+
 def test_gold_is_no_control_where_its_layers_do_not_fit(task):
     def neighbours(plain, stitched):
         asked = target_prompts(task, 4, 0)
@@ -199,6 +209,13 @@ def test_a_readout_trained_on_others_reads_the_target_where_it_is_known(untouche
     assert known.value > never.value + 0.3
     assert known.mask_policy == "last token of the question"
     assert known.config["chance"]["rank"] == pytest.approx(1 / 6)
+
+
+def test_a_readout_ranks_no_answers_where_the_head_is_no_matrix(untouched, task, monkeypatch):
+    monkeypatch.setattr(untouched, "shape", replace(untouched.lm, logit_scale=None))
+    found = readout_attack(untouched, task, ReadoutConfig(min_power=0.0, max_train=8)).evidence[0]
+    ranks = {k: v for k, v in found.config["reasons"].items() if k.startswith("rank")}
+    assert ranks and all("more than a norm and a matrix" in why for why in ranks.values())
 
 
 def test_a_readout_without_power_says_so(untouched, task):

@@ -50,6 +50,15 @@ def test_rotation_scale_and_shift_change_nothing(seed, scale, debiased):
     assert linear_cka(x, 2 * x @ turn, debiased=debiased) == pytest.approx(1, abs=1e-9)
 
 
+def test_few_rows_beside_one_wide_representation_take_the_small_matrices(monkeypatch):
+    x, y = normal(12, 3), normal(12, 400, seed=1)
+    streamed = LinearCKA()
+    streamed.add(x, y)
+    monkeypatch.setattr(LinearCKA, "add", lambda *_: pytest.fail("a matrix of features, 400 wide"))
+    for debiased in (True, False):
+        assert linear_cka(x, y, debiased=debiased) == pytest.approx(streamed.value(debiased=debiased), rel=1e-8)
+
+
 def test_unrelated_representations_with_few_rows():
     values = {d: [] for d in (True, False)}
     for i in range(40):

@@ -14,9 +14,9 @@ from interp_unlearn.diff import (
     rounding,
     weights_evidence,
 )
-from interp_unlearn.diff._neuron_overlap import chance, moved_neurons, top_neurons
-from interp_unlearn.hooked import Intervention, edit, steer, wrap
-from interp_unlearn.probes import LivePhases
+from interp_unlearn.diff._neuron_overlap import chance, moved_neurons, read_neurons, top_neurons
+from interp_unlearn.hooked import Intervention, capture, edit, steer, wrap
+from interp_unlearn.probes import LivePhases, swapped
 from interp_unlearn.worlds import Entity, QASet, Target, Task
 
 from .capitals import ask, capital_model
@@ -96,6 +96,19 @@ def test_changed_tensors_with_and_without_a_list(model, task):
     for name in edited:
         assert torch.equal(one.new[name], two.new[name]) and torch.equal(one.new[name], edited[name])
         assert torch.equal(one.old[name], dict(model.module.named_parameters())[name])
+
+
+def test_an_edited_buffer_is_a_changed_tensor_and_counters_are_none(task):
+    from torch import nn
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model = wrap(net.eval())
+    edited = {"1.running_mean": torch.ones(4), "1.num_batches_tracked": torch.tensor(3)}
+    live = LivePhases(model, task, edited=edited)
+    for found in (changed_tensors(live), changed_tensors(Plain(live))):
+        assert set(found.old) == set(found.new) == {"1.running_mean"}
+        assert torch.equal(found.new["1.running_mean"], torch.ones(4)) and not found.old["1.running_mean"].any()
+        assert "1.running_var" in found.square_norms and "1.num_batches_tracked" not in found.square_norms
 
 
 def test_a_late_edit_and_an_even_one(model, task):
@@ -209,5 +222,12 @@ def test_overlap_evidence_finds_an_edit_of_fact_neurons(model, task):
     assert weights_.value > 0.7 and weights_.config["p_value"] < 0.01 and weights_.control < 0.2
     assert weights_.interval is not None and weights_.config["neighbour_share"] is not None
     assert np.isfinite(activations.value)
+    read = read_neurons(LivePhases(model, task, edited=edited), 4)
+    site = f"blocks.{model.lm.n_layers - 1}.mlp.hook_post"
+    texts = [p.full for p in read.target]
+    before = capture(model, texts, [site]).flat(site)
+    with swapped(model, edited):
+        after = capture(model, texts, [site]).flat(site)
+    np.testing.assert_allclose(read.activations[-1], (after - before).abs().mean(0), atol=1e-5)
     none, still = overlap_evidence(LivePhases(model, task), config).evidence
     assert "no neuron's weights moved" in none.reason and "no neuron's activation moved" in still.reason

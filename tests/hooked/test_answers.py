@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers
 
 from interp_unlearn._core import DataError
-from interp_unlearn.hooked import answer_batch, answer_logprobs, score_answers, wrap
+from interp_unlearn.hooked import answer_batch, answer_ids, answer_logprobs, score_answers, wrap
 
 from .conftest import make_module, make_tokenizer, shared_model
 
@@ -123,3 +125,34 @@ def test_logits_at_chosen_positions_are_those_of_a_whole_pass(family):
     with head.register_forward_hook(lambda _module, _args, output: seen.append(output.shape[:2])):
         assert torch.equal(model.forward_at(batch, where), expected)
     assert seen == [batch.tokens.shape] and not head._forward_pre_hooks
+
+
+def test_ids_of_an_answer_after_a_prompt_where_the_tokenizer_begins_texts_with_a_space():
+    """Llama 2 writes a space of its own before every text, so that an answer behind a space begins with two."""
+    vocabulary = {
+        "<unk>": 0,
+        "▁is": 1,
+        "▁Tokyo": 2,
+        "▁▁Tokyo": 3,
+        "▁": 4,
+        **{c: 5 + i for i, c in enumerate("isTokyo")},
+    }
+    merges = [
+        ("i", "s"),
+        ("▁", "is"),
+        ("T", "o"),
+        ("To", "k"),
+        ("Tok", "y"),
+        ("Toky", "o"),
+        ("▁", "Tokyo"),
+        ("▁", "▁Tokyo"),
+    ]
+    vocabulary |= {piece: 20 + i for i, piece in enumerate(("is", "To", "Tok", "Toky", "Tokyo"))}
+    inner = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    assert tokenizer(" Tokyo")["input_ids"] == [3]
+    assert answer_ids(tokenizer, ["Tokyo"]) == [[2]]
+    assert answer_ids(make_tokenizer(bos=True), ANSWERS) == [
+        make_tokenizer()(f" {answer}", add_special_tokens=False)["input_ids"] for answer in ANSWERS
+    ]

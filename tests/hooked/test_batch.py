@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp_unlearn._core import DataError
-from interp_unlearn.hooked import Batch, batch_from_ids, name_span, span_last_token, tokenize
+from interp_unlearn.hooked import Batch, batch_from_ids, capture, name_span, span_last_token, tokenize, wrap
 
-from .conftest import make_tokenizer, random_batch
+from .conftest import make_module, make_tokenizer, random_batch
 
 TEXTS = [
     "The capital of Japan is",
@@ -126,3 +126,10 @@ def test_moving_a_batch_keeps_everything():
     batch = tokenize(make_tokenizer(), TEXTS[:2])
     moved = batch.to("cpu")
     assert isinstance(moved, Batch) and moved.offsets == batch.offsets and moved.texts == batch.texts
+
+
+def test_an_empty_prompt_is_refused_where_the_tokenizer_puts_a_token_before_it():
+    model = wrap(make_module("llama"), make_tokenizer(bos=True))
+    for empty in ("", ["the capital", ""]):
+        with pytest.raises(DataError, match="a prompt has no tokens"):
+            capture(model, empty, ["hook_embed"])

@@ -267,3 +267,19 @@ def test_edit_of_a_submodule_called_alone(llama):
     with edit(llama, patch(site, torch.zeros(32), positions=-1)):
         out = llama.submodule("model.layers.0.mlp")(x)
     assert torch.equal(out[:, -1], torch.zeros(1, 32)) and out[:, 0].abs().sum() > 0
+
+
+def test_a_wrong_head_or_width_is_one_sentence(llama):
+    z, site = "blocks.1.attn.hook_z", "blocks.1.hook_resid_post"
+    wrong = [
+        (ablate(z, heads=[9]), r"heads must lie in 0…3, got \[9\]"),
+        (
+            steer(site, torch.ones(7)),
+            r"steer at .*a direction of shape \(7,\) does not fit \(1, 4, 32\); give 32 features",
+        ),
+        (ablate(site, direction=torch.ones(7)), "give 32 features"),
+        (ablate(site, value=torch.ones(7)), "a value of shape"),
+    ]
+    for change, says in wrong:
+        with pytest.raises(SiteError, match=says), edit(llama, change):
+            llama(random_ids([4]))

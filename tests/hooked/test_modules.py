@@ -68,7 +68,9 @@ class Part(nn.Module):
 def test_capture_and_edit_a_cnn():
     net = cnn().eval()
     model = wrap(net)
-    assert not model.is_language_model and len(model.sites) == 0 and "Sequential" in repr(model)
+    assert (
+        not model.is_language_model and repr(model) == "HookedModel('Sequential', Sequential, 12 sites by module path)"
+    )
     x = torch.randn(5, 3, 8, 8)
     acts = capture(model, x, ["0.output", "2.output", "5.input"])
     assert acts["2.output"].shape == (5, 4, 6, 6) and acts.mask is None
@@ -262,3 +264,66 @@ def test_reading_puts_every_part_back_into_the_mode_it_had():
         module(torch.randn(2, 3, 8, 8))
     assert [m.training for m in module.modules()] == [False, False, True, False, False, False, False]
     assert torch.equal(module[1].running_mean, statistics)
+
+
+def test_sites_of_a_plain_module_are_listed_and_found():
+    class Nested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 2)])
+            self.unused = nn.Linear(1, 1)
+
+        def forward(self, x):
+            for part in self.parts:
+                x = part(x)
+            return x
+
+    model = wrap(Nested())
+    names = list(model.sites)
+    assert names == [f"{path}.{kind}" for path in ("parts.0", "parts.1", "unused") for kind in ("input", "output")]
+    assert len(model.sites) == 6 and all(name in model.sites and model.sites[name].name == name for name in names)
+    x = torch.randn(5, 3)
+    found = model.shapes(x)
+    assert list(found.items()) == [
+        ("parts.0.input", (5, 3)),
+        ("parts.0.output", (5, 4)),
+        ("parts.1.input", (5, 4)),
+        ("parts.1.output", (5, 2)),
+    ]
+    assert {name: tuple(v.shape) for name, v in capture(model, x, list(found)).values.items()} == found
+    assert hook_count(model.module) == 0
+    with pytest.raises(SiteError, match=r"model\.shapes\(inputs\)"):
+        capture(model, x, ["part.output"])
+    assert list(wrap(nn.Linear(2, 2)).sites) == ["input", "output"]
+
+
+def test_shapes_of_a_language_model_are_those_of_its_modules():
+    model = wrap(make_module("llama"))
+    found = model.shapes(random_ids([4]))
+    assert found["model.layers.1.output"] == (1, 4, 32)
+    order = list(found)
+    assert order.index("model.layers.0.output") < order.index("model.layers.1.input") < order.index("lm_head.output")
+    assert "lm_head.output" not in list(model.sites) and "hook_embed" in list(model.sites)
+
+
+def test_units_of_a_feature_map_are_its_channels():
+    net = cnn().eval()
+    model = wrap(net)
+    x = torch.randn(5, 3, 8, 8)
+    acts = capture(model, x, ["0.output"])
+    value = acts["0.output"]
+    assert torch.equal(acts.flat("0.output"), value.permute(0, 2, 3, 1).reshape(-1, 4))
+    with edit(model, ablate("0.output", units=[2])):
+        seen = capture(model, x, ["0.output"])["0.output"]
+    assert not seen[:, 2].any() and torch.equal(seen[:, [0, 1, 3]], value[:, [0, 1, 3]])
+    direction = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    with edit(model, steer("0.output", direction, 3.0)):
+        seen = capture(model, x, ["0.output"])["0.output"]
+    assert torch.equal(seen[:, 1], value[:, 1] + 3) and torch.equal(seen[:, 0], value[:, 0])
+    with edit(model, ablate("0.output", direction=direction)):
+        seen = capture(model, x, ["0.output"])["0.output"]
+    assert float(seen[:, 1].abs().max()) == 0 and torch.equal(seen[:, 3], value[:, 3])
+    with edit(model, patch("0.output", value[:1])):  # a patch has the module's own shape
+        assert torch.equal(capture(model, x, ["0.output"])["0.output"], value[:1].expand_as(value))
+    with pytest.raises(SiteError, match=r"units must lie in 0…3"), edit(model, ablate("0.output", units=[5])):
+        model(x)

@@ -8,7 +8,7 @@ import torch
 from interp_unlearn._core import cache_dir
 from interp_unlearn.hooked import ParityReport, capture, edit, steer, wrap
 
-from .conftest import hook_count, random_batch, random_ids, shared_model
+from .conftest import hook_count, make_module, random_batch, random_ids, shared_model
 
 GEMMA, SMOLLM2 = (cache_dir() / "models" / name for name in ("gemma-3-270m", "smollm2-135m"))
 
@@ -123,3 +123,17 @@ def test_activations_do_not_live_longer_than_their_result():
     del acts
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_eager_attention_is_compared_without_a_cache_on_both_sides(family):
+    module = make_module(family)
+    module.set_attn_implementation("eager")
+    for seed in range(4):
+        assert wrap(module).parity(random_batch([9, 7], seed=seed)).identical
+
+
+def test_a_module_without_parts_is_its_own_site():
+    torch.manual_seed(0)
+    report = wrap(torch.nn.LSTM(3, 4)).parity(torch.randn(5, 2, 3))
+    assert report.identical and report.sites_hooked == 1

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from interp_unlearn._core import ModelError, SiteError
-from interp_unlearn.hooked import Site, capture, wrap
+from interp_unlearn.hooked import Site, capture, edit, patch, wrap
 from interp_unlearn.hooked._prove import adds_up
 
 from .conftest import PARALLEL, make_module, random_batch, random_ids
@@ -219,3 +220,137 @@ def test_opening_leaves_the_module_as_it_was():
     wrap(module)
     assert module.training and not module.transformer.h[0].training and module.transformer.h[1].training
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+GROUPED = {**SMALL, "num_key_value_heads": 2, "pad_token_id": 0}
+NO_LENS = "more than a norm and a matrix, so no lens"
+
+
+def built(kind, config, **fields):
+    """A tiny random model of a class of transformers."""
+    torch.manual_seed(0)
+    return getattr(transformers, kind)(getattr(transformers, config)(**fields)).eval()
+
+
+@pytest.mark.parametrize(("name", "scale"), [("Cohere", {"logit_scale": 0.25}), ("Granite", {"logits_scaling": 4.0})])
+def test_the_lens_reads_scaled_logits_as_the_model_does(name, scale):
+    model = wrap(built(f"{name}ForCausalLM", f"{name}Config", **{**GROUPED, **scale}))
+    assert model.lm.logit_scale == pytest.approx(0.25, rel=1e-5)
+    acts = capture(model, [[1, 2, 3, 4]], ["blocks.1.hook_resid_post", "unembed.hook_out"])
+    logits = model([[1, 2, 3, 4]])
+    torch.testing.assert_close(model.unembed(acts["blocks.1.hook_resid_post"]), logits)
+    assert not torch.allclose(acts["unembed.hook_out"], logits)
+
+
+def test_a_soft_cap_and_a_plain_head_have_no_factor():
+    gemma = wrap(built("Gemma2ForCausalLM", "Gemma2Config", **GROUPED, head_dim=8, final_logit_softcapping=0.5))
+    ids = [[1, 2, 3, 4]]
+    last = capture(gemma, ids, ["blocks.1.hook_resid_post"])["blocks.1.hook_resid_post"]
+    assert gemma.lm.logit_scale == 1.0
+    torch.testing.assert_close(gemma.unembed(last), gemma(ids))
+    assert wrap(make_module("llama")).lm.logit_scale == 1.0
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        lambda: built("BertLMHeadModel", "BertConfig", **SMALL, is_decoder=True),
+        lambda: make_module("opt", do_layer_norm_before=False, word_embed_proj_dim=16),
+    ],
+    ids=["bert", "opt-350m"],
+)
+def test_a_head_that_is_more_than_a_matrix_is_read_by_no_lens(module):
+    model = wrap(module())
+    assert model.lm.logit_scale is None
+    with pytest.raises(ModelError, match=NO_LENS):
+        model.unembed(torch.zeros(1, 32))
+
+
+def test_neurons_are_named_only_where_they_reach_the_residual_alone():
+    """BERT keeps its MLP in two parts and Qwen2-MoE beside its experts; neither has one matrix from all neurons."""
+    bert = wrap(built("RobertaForCausalLM", "RobertaConfig", **SMALL, is_decoder=True))
+    experts = built(
+        "Qwen2MoeForCausalLM",
+        "Qwen2MoeConfig",
+        **GROUPED,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    mamba = built("MambaForCausalLM", "MambaConfig", vocab_size=64, hidden_size=32, num_hidden_layers=2)
+    for model in (bert, wrap(experts), wrap(mamba, overrides={"blocks": "backbone.layers"})):
+        assert not [name for name in model.sites if name.endswith("mlp.hook_post")]
+        assert model.lm.mlp_out == (None, None) and model.lm.d_mlp == 0
+
+
+def test_models_that_are_no_decoders_are_refused():
+    with pytest.raises(ModelError, match=r"reads later tokens too.*language=False"):
+        wrap(built("BertForMaskedLM", "BertConfig", **SMALL))
+    with pytest.raises(ModelError, match="reads later tokens too"):  # the change is small where numbers are coarse
+        wrap(built("BertForMaskedLM", "BertConfig", **SMALL, initializer_range=0.1).to(torch.bfloat16))
+    t5 = built("T5ForConditionalGeneration", "T5Config", vocab_size=64, d_model=32, d_ff=48, num_layers=2, num_heads=4)
+    with pytest.raises(ModelError, match=r"an encoder and a decoder.*language=False"):
+        wrap(t5)
+    assert not wrap(t5, language=False).is_language_model
+
+
+def test_a_hybrid_needs_attention_in_some_block_only():
+    module = built(
+        "JambaForCausalLM",
+        "JambaConfig",
+        **GROUPED | {"num_hidden_layers": 4},
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        use_mamba_kernels=False,
+        num_experts=2,
+        num_experts_per_tok=1,
+    )
+    model = wrap(module)
+    assert "blocks.1.attn.hook_z" in model.sites and "blocks.0.attn.hook_z" not in model.sites
+    assert "blocks.0.mlp.hook_post" in model.sites and model.lm.d_head == 8
+    assert model.parity([[1, 2, 3]]).identical
+    assert "blocks.1.hook_resid_mid" in wrap(module, overrides={"attn": "self_attn"}).sites
+    with pytest.raises(ModelError, match="not a module"):
+        wrap(module, overrides={"attn": "self_atn"})
+
+
+def test_norms_after_the_parts_leave_the_middle_to_the_mlp():
+    """OLMo2 normalises what attention and MLP give; the MLP itself reads the middle of the block."""
+    model = wrap(built("Olmo2ForCausalLM", "Olmo2Config", **GROUPED))
+    names = ["hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post"]
+    acts = capture(model, [[1, 2, 3]], [f"blocks.1.{n}" for n in names], stop=False)
+    pre, attn, mid, mlp, post = (acts[f"blocks.1.{n}"] for n in names)
+    torch.testing.assert_close(pre + attn, mid)
+    torch.testing.assert_close(mid + mlp, post)
+    zeros = torch.zeros_like(mid)
+    with edit(model, patch("blocks.1.hook_resid_mid", zeros)):
+        after = capture(model, [[1, 2, 3]], ["blocks.1.hook_mlp_out", "blocks.1.hook_resid_post"])
+    torch.testing.assert_close(after["blocks.1.hook_mlp_out"], after["blocks.1.hook_resid_post"])
+
+
+def test_the_context_is_read_by_either_name_and_only_if_it_is_a_limit():
+    fields = {"vocab_size": 64, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 48}
+    assert wrap(built("MptForCausalLM", "MptConfig", **fields)).lm.n_ctx == 48
+    module = make_module("llama")
+    module.config.max_position_embeddings = -1
+    assert wrap(module).lm.n_ctx is None
+
+
+def test_sites_lost_to_numbers_that_are_not_finite_are_named():
+    module = make_module("llama")
+    with torch.no_grad():
+        module.model.layers[1].self_attn.o_proj.weight.fill_(float("nan"))
+    with pytest.warns(UserWarning, match=r"2 blocks from model\.layers\.1 on .*hook_attn_out, hook_resid_mid"):
+        model = wrap(module)
+    assert "blocks.0.hook_mlp_out" in model.sites and "blocks.1.hook_mlp_out" not in model.sites
+    assert model.lm.mlp_out[2] == "model.layers.2.mlp.down_proj" and model.lm.final_norm == "model.norm"
+    assert model.unembed(torch.zeros(1, 32)).shape == (1, 400)

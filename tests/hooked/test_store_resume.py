@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from interp_unlearn.hooked import ActivationStore, write_store
+from interp_unlearn._core import FileFormatError
+from interp_unlearn.hooked import ActivationStore, StoreWriter, write_store
 
 from .stores import IDS, SITE, contents
 
@@ -103,3 +105,29 @@ def test_kill_9_at_any_moment(tmp_path):
     assert worker.returncode == 0 and out.count("done") == 2
     assert contents(folder) == contents(whole)
     assert len(ActivationStore.open(folder).manifest.shards) > 5
+
+
+def test_a_failed_resume_lets_others_write(tmp_path):
+    writer = ActivationStore.create(tmp_path / "s", "m", "s", d=3)
+    writer.append(torch.ones(4, 3), *(torch.arange(4) for _ in range(3)))
+    writer.commit()
+    writer.close()
+    values = tmp_path / "s" / "values-00000.bin"
+    whole = values.read_bytes()
+    values.write_bytes(whole[:-4])
+    with pytest.raises(FileFormatError):
+        StoreWriter.resume(tmp_path / "s")
+    values.write_bytes(whole)
+    StoreWriter.resume(tmp_path / "s").close()
+
+
+def test_a_store_that_cannot_be_finished_lets_others_write(tmp_path, monkeypatch):
+    writer = ActivationStore.create(tmp_path / "s", "m", "s", d=3)
+
+    def fail():
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(writer, "finish", fail)
+    with pytest.raises(RuntimeError, match="no"), writer:
+        pass
+    StoreWriter.resume(tmp_path / "s").close()

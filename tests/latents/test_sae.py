@@ -95,6 +95,12 @@ def test_wrong_width_and_wrong_site_are_one_sentence(tiny_model):
         sae.check_fits(tiny_model, "blocks.0.hook_resid_post")
     with pytest.raises(ConfigError, match="has width 16"):
         make_sae(d=8).check_fits(tiny_model)
+    for site, width in (("blocks.1.mlp.hook_post", 32), ("blocks.0.attn.hook_z", 16), ("blocks.0.hook_attn_out", 16)):
+        fitting, narrow = make_sae(d=width), make_sae(d=8)
+        fitting.site = narrow.site = site
+        fitting.check_fits(tiny_model)
+        with pytest.raises(ConfigError, match=f"has width {width} at"):
+            narrow.check_fits(tiny_model)
     sae.site = "blocks.7.hook_resid_post"
     with pytest.raises(SiteError, match="nearest"):
         sae.check_fits(tiny_model)

@@ -1,9 +1,13 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from interp_unlearn._core import DataError
+from interp_unlearn.hooked import wrap
 from interp_unlearn.latents import firing_rate, generic_rate, reference_stats, separation_scores
 
 from .conftest import make_sae
@@ -106,3 +110,15 @@ def test_generic_rate_is_a_share_of_documents_and_seeded(tiny_model):
     assert torch.equal(rate, generic_rate(sae, tiny_model, texts, batch_size=7))
     with pytest.raises(DataError, match="two words"):
         generic_rate(sae, tiny_model, ["blue"])
+
+
+def test_generic_rate_where_the_tokenizer_ends_a_text_with_a_token_of_its_own(tiny_model):
+    """The end token covers characters 0 to 0, so it does not say where the text ends."""
+    tokenizer = copy.deepcopy(tiny_model.tokenizer)
+    end = [("<pad>", tokenizer.pad_token_id)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A <pad>", special_tokens=end)
+    assert tokenizer("the cat", return_offsets_mapping=True)["offset_mapping"][-1] == (0, 0)
+    ending = wrap(tiny_model.module, tokenizer)
+    sae = make_sae("topk", k=4)
+    texts = ["the cat sat on a mat", "a dog ran to the red house"]
+    assert torch.equal(generic_rate(sae, ending, texts), generic_rate(sae, tiny_model, texts))

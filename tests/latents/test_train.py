@@ -2,11 +2,13 @@ import json
 
 import pytest
 import torch
+from tokenizers import processors
 
 from interp_unlearn._core import ConfigError, DataError, TrainingDivergedError
 from interp_unlearn.latents import SAETrainConfig, TensorSource, evaluate_sae, load_sae, reconstruction, train_sae
 from interp_unlearn.latents._sparse_topk import sparse_topk_sae
 
+from ..tiny_models import tiny_module, word_tokenizer
 from .conftest import SITE, make_sae, sparse_rows
 
 
@@ -119,6 +121,26 @@ def test_a_source_gives_every_row_once_in_a_seeded_order():
     a, b = (torch.cat(list(TensorSource(rows).iter_batches(4, seed=s)))[:, 0].tolist() for s in (1, 2))
     assert sorted(a) == sorted(b) == list(range(10)) and a != b
     assert a == torch.cat(list(TensorSource(rows).iter_batches(3, seed=1)))[:, 0].tolist()
+
+
+def test_every_row_of_a_text_begins_with_the_bos_token():
+    from interp_unlearn.hooked import text_windows, wrap
+    from interp_unlearn.latents import token_rows
+
+    tokenizer = word_tokenizer("the cat sat on a mat", bos=True)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)]
+    )
+    model = wrap(tiny_module("llama", vocab=len(tokenizer), width=16, heads=2), tokenizer)
+    text = "the cat sat on a mat " * 5
+    rows = token_rows(model, [text, "", "cat"], 8)
+    assert {row[0] for row in rows} == {tokenizer.bos_token_id} and {len(row) for row in rows[:4]} == {8}
+    assert [list(row) for row in rows] == text_windows(model, [text, "cat"], 8)
+    assert token_rows(model, [text, "cat"], 8, shortest=4) == tuple(row for row in rows if len(row) >= 4)
+    with pytest.raises(DataError, match="at least 9 tokens"):
+        token_rows(model, [text], 8, shortest=9)
+    with pytest.raises(DataError, match="no row"):
+        token_rows(model, [" "], 8)
 
 
 def test_training_from_the_on_disk_store(tmp_path, tiny_model):

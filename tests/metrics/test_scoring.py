@@ -30,6 +30,20 @@ def test_shared_prefix_gives_the_same_as_one_row_each(make_model, task, family, 
     assert_same(quick, plain)
 
 
+def test_a_hybrid_whose_cache_cannot_be_split_is_scored_row_by_row(task, tokenizer):
+    import transformers
+
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "attn_layer_period": 2, "attn_layer_offset": 1}
+    config = transformers.JambaConfig(**sizes, **heads, use_mamba_kernels=False, num_experts=2, num_experts_per_tok=1)
+    torch.manual_seed(0)
+    model = wrap(transformers.JambaForCausalLM(config).eval(), tokenizer)
+    texts, candidates = ask(task)
+    quick = score_candidates(model, texts, candidates)
+    assert quick.method.startswith("one row each")
+    assert_same(quick, score_candidates(model, texts, candidates, shared_prefix=False))
+
+
 def test_shared_prefix_where_the_tokenizer_merges_prompt_and_answer(make_model, task, merging_tokenizer):
     model = make_model("llama", merging_tokenizer)
     texts, candidates = ask(task)

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -74,6 +75,17 @@ def test_the_end_token_counts_in_the_loss_and_nowhere_else(make_model, tokenizer
         total = plain.per_answer("logprob")[i].sum() + float(last)
         assert ended.loss()[i] == pytest.approx(-total / (len(answer.split()) + 1), abs=1e-4)
     assert np.allclose(ended.loss(end=False), plain.loss(), atol=1e-5)
+
+
+def test_the_end_token_must_fit_into_the_context_too(make_model, tokenizer):
+    ending = copy.deepcopy(tokenizer)
+    ending.eos_token = "[PAD]"
+    model = make_model(tok=ending)
+    n = len(ending(f"{PROMPTS[0]} {ANSWERS[0]}")["input_ids"])
+    model.shape = dataclasses.replace(model.lm, n_ctx=n)
+    assert len(token_scores(model, PROMPTS[:1], ANSWERS[:1])) == 1
+    with pytest.raises(DataError, match=f"need {n + 1} tokens.*holds {n}.*end_token=False"):
+        token_scores(model, PROMPTS[:1], ANSWERS[:1], end_token=True)
 
 
 def test_a_collapsed_model_shows(make_model):

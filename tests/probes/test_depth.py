@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 
-from interp_unlearn._core import Axis, ConfigError, DataError, FileFormatError, Labelled
+from interp_unlearn._core import Axis, ConfigError, DataError, FileFormatError, Labelled, ModelError
+from interp_unlearn.hooked import wrap
 from interp_unlearn.probes import (
     LensStates,
     TunedLens,
@@ -15,7 +17,7 @@ from interp_unlearn.probes import (
     logit_lens,
     read_lens,
 )
-from interp_unlearn.probes._tuned_lens import lens_layers
+from interp_unlearn.probes._tuned_lens import _head, lens_layers
 
 
 def table(top, logprob=None, options=4):
@@ -162,3 +164,24 @@ def test_bad_settings_and_too_little_text_are_refused(model):
 def test_layers_are_evenly_spaced_and_end_with_the_last():
     assert lens_layers(4, 10) == [0, 1, 2, 3]
     assert lens_layers(30, 10)[0] == 0 and lens_layers(30, 10)[-1] == 29 and len(lens_layers(30, 10)) == 11
+
+
+def test_fitting_a_lens_leaves_no_gradient_in_the_model(model):
+    norm = model.submodule(model.lm.final_norm).weight
+    assert norm.requires_grad and norm.grad is None
+    fit_tuned_lens(model, TEXTS, TunedLensConfig(steps=2, vocabulary=100, max_layers=1))
+    assert all(p.grad is None for p in model.module.parameters())
+
+
+def test_a_lens_reads_scaled_logits_and_refuses_a_head_that_is_no_matrix(model):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "max_position_embeddings": 64, "pad_token_id": 0, "initializer_range": 0.3}
+    config = transformers.GraniteConfig(**sizes, **heads, num_key_value_heads=2, logits_scaling=8.0)
+    granite = wrap(transformers.GraniteForCausalLM(config).eval(), model.tokenizer)
+    hidden = torch.randn(5, 32)
+    tokens = torch.tensor([3, 30, 300])
+    torch.testing.assert_close(_head(granite, tokens)(hidden), granite.unembed(hidden)[:, tokens])
+    bert = transformers.BertLMHeadModel(transformers.BertConfig(**{**sizes, **heads}, is_decoder=True)).eval()
+    with pytest.raises(ModelError, match="no lens can read it"):
+        fit_tuned_lens(wrap(bert, model.tokenizer), TEXTS, TunedLensConfig(steps=0))

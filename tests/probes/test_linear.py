@@ -3,6 +3,7 @@ import pytest
 
 from interp_unlearn._core import DataError
 from interp_unlearn.probes import fit_linear_probe, known_unknown_probe, score_linear_probe
+from interp_unlearn.probes._bootstrap import balanced_interval, balanced_mean
 
 from .conftest import SITE, SITES, changed, make_mentions
 
@@ -107,3 +108,17 @@ def test_gold_is_read_by_its_own_probe_and_few_references_are_refused():
     assert found["probe.unknown_fraction"].config["gold"] == 1
     few = make_mentions(0.0, others=3)
     assert all("at least 4" in e.reason for e in known_unknown_probe(few, few, SITE))
+
+
+def test_the_interval_of_a_balanced_accuracy_holds_it():
+    """Many right of one label and few wrong of the other: the plain share is far from the balanced one."""
+    label = np.array(["a"] * 90 + ["b"] * 10)
+    right = np.r_[np.ones(90), np.zeros(8), np.ones(2)]
+    entity = np.array([f"e{i // 2}" for i in range(100)])
+    rng = np.random.default_rng(0)
+    assert balanced_mean(right, label) == pytest.approx(0.6)
+    low, high = balanced_interval(right, label, (entity,), rng)
+    assert 0.45 < low < 0.6 < high < 0.9
+    found = by_kind(known_unknown_probe(make_mentions(0.0), make_mentions(0.0), SITE))["probe.accuracy"]
+    assert found.interval[0] <= found.value <= found.interval[1]
+    assert balanced_interval(right, label, (np.repeat("e", 100),), rng) is None

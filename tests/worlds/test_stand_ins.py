@@ -1,11 +1,14 @@
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 
 from interp_unlearn._core import DataError
 from interp_unlearn.hooked import HookedModel, SiteMap
 from interp_unlearn.worlds import answers_by_relation, ask_about, assigned_answers, fact_of, load_world, make_task
+
+from ..tiny_models import word_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -13,17 +16,13 @@ def task():
     return make_task(load_world("countries"), ["Japan", "Peru"], relations=["capital"], seed=1)
 
 
-@dataclass
-class Words:
-    """A tokenizer whose tokens are words."""
-
-    def __call__(self, texts: list[str], add_special_tokens: bool) -> dict[str, list[list[str]]]:
-        return {"input_ids": [text.split() for text in texts]}
-
-
 @pytest.fixture(scope="module")
-def model():
-    return HookedModel(bare := torch.nn.Identity(), SiteMap(bare, {}), name="none", tokenizer=Words())
+def model(task):
+    """A tokenizer whose tokens are words."""
+    answers = answers_by_relation(task, task.forget_train.prompts)["capital"]
+    tokenizer = word_tokenizer(" ".join(["is", *answers]))
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return HookedModel(bare := torch.nn.Identity(), SiteMap(bare, {}), name="none", tokenizer=tokenizer)
 
 
 def test_a_question_about_somebody_else(task):

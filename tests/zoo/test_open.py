@@ -37,6 +37,29 @@ def test_a_module_is_shared_and_keeps_its_mode(llama):
     assert opened.tokenizer is None
 
 
+def test_tinyworld_takes_every_option_of_any_other_model(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("interp_unlearn.zoo._open.tinyworld_folder", lambda: folder)
+    plain = open_model("tinyworld")
+    assert (plain.name, plain.source["model"], plain.source["kind"]) == ("tinyworld", "tinyworld", "zoo")
+    assert set(plain.source) == {"kind", "model", "config", "exclude"}
+    save_file({"model.norm.weight": torch.zeros(16)}, tmp_path / "delta.safetensors")
+    edited = open_model("tinyworld", delta=tmp_path / "delta.safetensors", dtype="bfloat16", language=False)
+    assert not edited.tensors()["model.norm.weight"].any()
+    assert edited.dtype == torch.bfloat16 and not edited.is_language_model
+    assert edited.source["dtype"] == "bfloat16" and len(edited.source["delta_sha256"]) == 64
+    with pytest.raises(ModelError):
+        open_model("tinyworld", adapter=tmp_path / "none")
+
+
+@pytest.mark.parametrize(("x", "says"), [(3, "not int"), (None, "not NoneType"), ("", "not an empty name")])
+def test_what_is_no_model_at_all(x, says):
+    plain = open_model
+    while hasattr(plain, "__wrapped__"):  # as users call it, without the suite's check of annotations
+        plain = plain.__wrapped__
+    with pytest.raises(ModelError, match=says):
+        plain(x)
+
+
 def test_a_plain_module_opens_by_paths():
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU())
     opened = open_model(module)
@@ -83,7 +106,7 @@ def test_a_path_object_is_never_taken_for_a_hub_id():
 
 
 def test_a_hub_id_without_network_is_one_sentence(monkeypatch):
-    with pytest.raises(ModelError, match="someone/no-such-model could not be fetched") as caught:
+    with pytest.raises(ModelError, match=r"someone/no-such-model could not be fetched.*no such folder\?") as caught:
         open_model("someone/no-such-model")
     assert "\n" not in str(caught.value)
 

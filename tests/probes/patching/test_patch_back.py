@@ -44,6 +44,9 @@ def test_places(model, task):
     words = {place: [t for t, on in zip(tokens, rows.at(place)[0], strict=True) if on] for place in
              ("name", "name_end", "prompt_end", "answer")}  # fmt: skip
     assert words == {"name": ["New", "Avia"], "name_end": ["Avia"], "prompt_end": ["capital"], "answer": ["capital"]}
+    assert torch.equal(rows.at("content"), rows.at("all") & (rows.encoded.batch.tokens != 2))  # all but [BOS]
+    with pytest.raises(ConfigError, match="which have no control"):
+        PatchBackConfig(places=("content",))
     two = forced(model, [task.forget_heldout.prompts[2]])  # Nova Tula
     assert two.at("answer").sum() == 2 and two.at("prompt_end").sum() == 1
     with pytest.raises(DataError, match="no token of the place"):

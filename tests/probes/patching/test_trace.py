@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from interp_unlearn._core import ConfigError
-from interp_unlearn.hooked import Edit, edit, score_answers
+from interp_unlearn.hooked import Edit, capture, edit, score_answers, wrap
 from interp_unlearn.probes import TraceConfig, causal_trace, embedding_std, forced, trace_evidence
 from interp_unlearn.probes._trace import _noise, indirect_share
+
+from ...tiny_models import tiny_module
 
 
 def test_noise_reaches_the_name_alone_and_repeats(model, task):
@@ -22,6 +24,19 @@ def test_noise_reaches_the_name_alone_and_repeats(model, task):
     part = rows.rows(slice(2, 4))
     some = _noise(rows, 48, 0.5, 7, 0)(part, slice(2, 4))[0].change(zero[2:4, : part.name.shape[1]])
     torch.testing.assert_close(some[part.at("name")], one[2:4][rows.at("name")[2:4]])
+
+
+def test_noise_is_measured_in_what_the_embedding_gives(model):
+    """Gemma multiplies its embeddings by the root of their width, and noise is added to the product."""
+    weight = model.submodule(model.lm.embed).weight
+    assert embedding_std(model) == pytest.approx(float(weight.detach().std()), rel=1e-5)
+    gemma = wrap(tiny_module("gemma3", vocab=50, width=16))
+    ids = torch.arange(50)[None]
+    given = capture(gemma, ids, ["hook_embed"])["hook_embed"]
+    assert embedding_std(gemma) == pytest.approx(float(given.std()), rel=1e-5)
+    assert embedding_std(gemma) == pytest.approx(
+        4 * float(gemma.submodule(gemma.lm.embed).weight.detach().std()), rel=1e-3
+    )
 
 
 def test_the_noised_answer_is_that_of_a_plain_edit(model, task):
