@@ -25,7 +25,7 @@ def print_partitions(folders: Sequence[RunFolder]) -> None:
     for folder in folders:
         table = folder.table("cupid.partition")
         if table is not None:
-            console.print(Text(f"{folder.path.name}: {partition_sentence(table)}"), soft_wrap=True)
+            console.print(f"{folder.path.name}: {partition_sentence(table)}", highlight=False, soft_wrap=True)
 
 
 def print_table(folders: Sequence[RunFolder]) -> None:

@@ -26,10 +26,14 @@ def default_layer(shape: LanguageShape) -> int:
 
 def _blocks_behind(shape: LanguageShape, layer: int) -> dict[str, Any]:
     """All of MLP and attention in the blocks behind the read one (MLP output weights where the MLP is no module)."""
-    separate = all(
-        p is not None and p.rpartition(".")[0] != b for p, b in zip(shape.mlp_out, shape.blocks, strict=True)
-    )
-    return {"layers": [max(0, layer - BEHIND), layer], "modules": ["mlp" if separate else "mlp_out", "attn"]}
+    separate = all(p.rpartition(".")[0] != b for p, b in zip(shape.mlp_out, shape.blocks, strict=True) if p is not None)
+    return _within(shape, max(0, layer - BEHIND), layer, ["mlp" if separate else "mlp_out", "attn"])
+
+
+def _within(shape: LanguageShape, first: int, last: int, modules: list[str]) -> dict[str, Any]:
+    """These modules of some blocks; the whole blocks where one has no projection from neurons (mixture of experts)."""
+    has_mlp = all(path is not None for path in shape.mlp_out)
+    return {"layers": [first, last], "modules": modules if has_mlp else []}
 
 
 def _sae_guided(shape: LanguageShape, layer: int) -> dict[str, Any]:
@@ -60,7 +64,7 @@ def _sae_guided(shape: LanguageShape, layer: int) -> dict[str, Any]:
 def _rmu(shape: LanguageShape, layer: int) -> dict[str, Any]:
     options = {"layer": layer, "coefficient": 2.0, "scale": "norm", "alpha": 10.0, "text_windows": 48}
     sizes = {"batch_size": 8, "retain_batch_size": 16}
-    trainable = {"layers": [max(0, layer - 2), layer], "modules": ["mlp_out"]}
+    trainable = _within(shape, max(0, layer - 2), layer, ["mlp_out"])
     return {
         "options": options,
         "trainable": trainable,
@@ -99,7 +103,7 @@ def _alone(shape: LanguageShape, steps: int, rate: float, **options: Any) -> dic
 
 def _crisp(shape: LanguageShape, layer: int) -> dict[str, Any]:
     """As published (LoRA of rank 4 and scale 2), on the blocks up to the SAE."""
-    trainable = {"layers": [max(0, layer - BEHIND), layer], "modules": ["mlp_out", "attn_out"], "lora_rank": 4}
+    trainable = {**_within(shape, max(0, layer - BEHIND), layer, ["mlp_out", "attn_out"]), "lora_rank": 4}
     sizes = {"batch_size": 8, "retain_batch_size": 16}
     return {
         "trainable": {**trainable, "lora_alpha": 8.0},

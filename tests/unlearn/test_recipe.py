@@ -3,9 +3,12 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from interp_unlearn._core import ConfigError
+from interp_unlearn.hooked import wrap
 from interp_unlearn.unlearn import OBJECTIVES, Recipe, Stop, Trainable, default_recipe
+from interp_unlearn.unlearn._trainable import select
 
 
 def test_round_trip_through_json():
@@ -106,6 +109,22 @@ def test_default_recipes_fit_the_model(name, model):
     assert changed.trainable.lora_rank == 2
     assert changed.trainable.layers == recipe.trainable.layers
     assert changed.lr == recipe.lr
+
+
+@pytest.mark.parametrize("name", ["rmu", "sae_guided", "crisp"])
+def test_default_recipes_train_whole_blocks_of_a_mixture_of_experts(name):
+    config = MixtralConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+    )
+    model = wrap(MixtralForCausalLM(config).eval(), None, name="experts")
+    recipe = default_recipe(name, model)
+    assert any("experts" in parameter for parameter in select(model, recipe.trainable))
 
 
 def test_default_recipe_refuses_a_layer_that_is_not_there(model):
