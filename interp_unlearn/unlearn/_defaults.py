@@ -123,17 +123,17 @@ _SEARCHED: dict[str, Table] = {
     "grad_diff": lambda shape, _: _against_retain(shape),
     "npo": lambda shape, _: _against_retain(shape, beta=0.1),
     "sae_guided": _sae_guided,
+    "dpo": lambda shape, _: _against_retain(shape, beta=0.1),
+    "undial": lambda shape, _: _alone(shape, 40, 3e-6, beta=10.0, alpha=0.0),
+    "wga": lambda shape, _: _against_retain(shape, 2e-5, beta=1.0),
     "rmu": _rmu,
 }
 
 _SEARCHED_SMALL: dict[str, Table] = {
     "flat": lambda shape, _: _alone(shape, 24, 5e-6, divergence="kl"),
     "simnpo": lambda shape, _: _against_retain(shape, 2e-5, beta=4.5, delta=0.0, gamma=4.0),
-    "dpo": lambda shape, _: _against_retain(shape, beta=0.1),
     "idk": lambda shape, _: _against_retain(shape, 2e-5, 48),
     "altpo": lambda shape, _: _against_retain(shape, beta=0.1, per_question=5),
-    "undial": lambda shape, _: _alone(shape, 40, 3e-6, beta=10.0, alpha=0.0),
-    "wga": lambda shape, _: _against_retain(shape, 2e-5, beta=1.0),
     "satimp": lambda shape, _: _against_retain(shape, beta1=5.0, beta2=1.0, gamma=30.0, alpha=1.0),
     "ceu": lambda shape, _: _alone(shape, 24, 5e-6, skip_first=1),
     "pdu": lambda shape, _: _against_retain(shape, 2e-5, alpha=100.0, dual_step=5.0),
