@@ -1,7 +1,6 @@
 """A run of a method that changes no weight: the saved intervention is what "after" measures, and it resumes."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from interp_unlearn.latents import random_dictionary
 from interp_unlearn.metrics import behaviour
 from interp_unlearn.report import write_report
 from interp_unlearn.runs import EvidenceSpec, RunConfig, RunFolder, Workbench, configs_from_dict, run
+from interp_unlearn.runs._evidence import saved_config
 from interp_unlearn.worlds import TinyWorldConfig, make_task, tinyworld
 from interp_unlearn.zoo import tinyworld_model
 
@@ -81,21 +81,16 @@ def test_no_weights_are_saved_and_views_do_without(finished: RunFolder, tmp_path
 def test_a_run_killed_before_measuring_measures_the_same_when_resumed(
     finished: RunFolder, bench: Workbench, tmp_path: Path
 ):
-    first = run(RunConfig.from_dict(_saved(finished)), tmp_path / "dsg", bench=bench)
+    first = run(saved_config(finished), tmp_path / "dsg", bench=bench)
     status = first.status()
     names = [n for n in status["finished"] if n not in ("after", "evidence")]
     first.write_status("running", finished=names)
     (first.path / "tables" / "behaviour.after.json").unlink()
-    again = run(RunConfig.from_dict(_saved(finished)), first.path, bench=bench)
+    again = run(saved_config(finished), first.path, bench=bench)
     one, two = (f.table("behaviour.after") for f in (finished, again))
     assert one is not None
     assert two is not None
     np.testing.assert_array_equal(one.values, two.values)
-
-
-def _saved(folder: RunFolder) -> dict:
-    data = json.loads((folder.path / "config.json").read_text())
-    return {k: v for k, v in data.items() if k not in ("kind", "version", "versions")}
 
 
 def test_a_trained_run_has_no_intervention(tmp_path: Path):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,15 @@ def test_an_unexpected_error_is_written_down(bench: Workbench, make_config, tmp_
     assert (status["state"], status["message"]) == ("failed", "RuntimeError: no such kernel")
 
 
+@pytest.fixture
+def default_interrupt() -> Iterator[None]:
+    """Ctrl-C as Python handles it; processes that tests are spread over ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_interrupt")
 def test_ctrl_c_inside_a_step_waits_for_its_end(bench: Workbench, make_config, tmp_path: Path, monkeypatch):
     """Weights move before the step is counted, so a checkpoint taken in between would mix two steps."""
     config = light(make_config("stopped", steps=6))
