@@ -63,7 +63,9 @@ def verdict_of(run: RunView, method: str = "") -> VerdictView:
         why = f"no verdict was saved; add it with: interp-unlearn evidence {run.path}"
         read = str(run.task.get("modality", "language"))
         if read not in CALIBRATED:
-            why = f"no verdict: one is taken of {' and '.join(CALIBRATED)} models only; read what was measured"
+            reason = f" ({saved['undecided']})" if saved.get("undecided") else ""
+            fitted = " and ".join(CALIBRATED)
+            why = f"no verdict: the rules cannot decide{reason}, and calibrations are of {fitted} models only"
         elif not has_calibration():
             why = "no verdict was saved: no calibration is installed, and without one none is guessed (docs/verdict.md)"
         return VerdictView(method, "", math.nan, "", (), (), (), side_effects(run), (), "", why)

@@ -27,7 +27,7 @@ from interp_unlearn.runs._flow import flow_of, reopen_workbench
 from interp_unlearn.runs._folder import RunFolder
 from interp_unlearn.runs._phases import RunPhases
 from interp_unlearn.runs._workbench import Progress, Workbench, silent
-from interp_unlearn.verdict import CALIBRATED, has_calibration, verdict
+from interp_unlearn.verdict import CALIBRATED, has_calibration, ruled_folder, verdict
 from interp_unlearn.worlds import Modality, Task, task_from_json
 
 
@@ -111,10 +111,14 @@ def note_parts(
 def save_verdict(out: RunFolder) -> None:
     """Take the verdict from the saved evidence and tables and write ``verdict.json``.
 
-    An installation without a calibration has no verdict, and neither has a run on models of a kind that calibrations
-    are not fitted on; the report then says so.
+    An installation without a calibration has no verdict, and the report then says so. Runs on models of a kind that
+    calibrations are not fitted on are judged by the rules of the labels; where these cannot decide, it says why.
     """
-    if has_calibration() and flow_of(saved_config(out)).modality in CALIBRATED:
+    if flow_of(saved_config(out)).modality not in CALIBRATED:
+        decided, why = ruled_folder(out.path)
+        undecided = {"kind": "verdict", "label": "", "undecided": why.reason}
+        out.save_verdict(undecided if decided is None else decided.to_json())
+    elif has_calibration():
         out.save_verdict(verdict(out.path).to_json())
 
 

@@ -49,6 +49,8 @@ from interp_unlearn.verdict._model import FitOptions as FitOptions
 from interp_unlearn.verdict._model import fit as fit
 from interp_unlearn.verdict._model import has_calibration as has_calibration
 from interp_unlearn.verdict._model import load_calibration as load_calibration
+from interp_unlearn.verdict._ruled import ruled as ruled
+from interp_unlearn.verdict._ruled import ruled_folder as ruled_folder
 from interp_unlearn.verdict._scores import auroc as auroc
 from interp_unlearn.verdict._scores import calibration_error as calibration_error
 from interp_unlearn.verdict._scores import calibration_floor as calibration_floor

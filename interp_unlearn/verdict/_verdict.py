@@ -60,7 +60,7 @@ class Verdict:
 
     Attributes:
         label: ``forgotten``, ``hidden``, ``over-suppressed``, ``broken`` or ``kept``: the most probable.
-        probabilities: Of all five.
+        probabilities: Of all five; none where the label was decided by rule alone (`ruled`).
         sentence: The verdict in one sentence.
         decided_by: The evidence that decided, strongest first.
         side_effects: What else changed.
@@ -86,8 +86,8 @@ class Verdict:
 
     @property
     def probability(self) -> float:
-        """Of the stated label."""
-        return self.probabilities[self.label]
+        """Of the stated label; NaN where it was decided by rule."""
+        return self.probabilities.get(self.label, float("nan"))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary that `from_json` reads back."""
