@@ -244,6 +244,30 @@ def claims(found: Sequence[dict[str, str]]) -> list[str]:
     return lines
 
 
+def nearness(found: Sequence[dict[str, str]]) -> list[str]:
+    """How far each method is from Retrain on the same graph, network and seed: in deleted items' p, and in utility."""
+    lines = ["| deletion | method | distance of p on deleted | utility − Retrain's |", "|---|---|---|---|"]
+    for deletion in dict.fromkeys(row["deletion"] for row in found):
+        for method in METHODS:
+            far = [abs(v) for v in paired(found, deletion, "p_deleted", method, "retrain")]
+            if far:
+                utility = interval(paired(found, deletion, "utility", method, "retrain"))
+                lines.append(f"| {deletion} | {method} | {interval(far)} | {utility} |")
+    return lines
+
+
+def ahead(found: Sequence[dict[str, str]]) -> list[str]:
+    """Utility, D2DGN − GNNDelete, in each graph and network."""
+    lines = ["| deletion | data | GNN | n | utility, D2DGN − GNNDelete |", "|---|---|---|---|---|"]
+    for deletion in dict.fromkeys(row["deletion"] for row in found):
+        for data, architecture in dict.fromkeys((r["data"], r["architecture"]) for r in found):
+            own = [r for r in found if (r["data"], r["architecture"]) == (data, architecture)]
+            values = paired(own, deletion, "utility", "d2dgn", "gnndelete")
+            if values:
+                lines.append(f"| {deletion} | {data} | {architecture} | {len(values)} | {interval(values)} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/data/graph_unlearn.csv"))
@@ -261,6 +285,7 @@ def main() -> None:
     found = read(arguments.out)
     if arguments.table and found:
         parts = ["# Graph unlearning, every table", "", "## Claims", "", *claims(found)]
+        parts += ["", "## Cell by cell", "", *ahead(found), "", "## Beside Retrain", "", *nearness(found)]
         for deletion in dict.fromkeys(row["deletion"] for row in found):
             parts += ["", f"## {deletion}", "", *table(found, deletion)]
         arguments.table.write_text("\n".join(parts) + "\n", encoding="utf-8")

@@ -284,7 +284,8 @@ def main() -> None:
         for row in mine:
             writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
     for target in args.targets if len(args.targets) > 1 else ():
-        print(f"\n**{target}**\n\n{markdown([r for r in mine if r['target'] == target], tuple(args.methods))}")
+        one = [r for r in mine if r["target"] == target]
+        print(f"\n**{target}**\n\n{markdown(one, tuple(args.methods))}\n\n{differences(one)}")
     print(f"\n**{', '.join(args.targets)}**\n\n{markdown(mine, tuple(args.methods))}\n\n{differences(mine)}")
 
 

@@ -29,8 +29,6 @@ from interp_unlearn.runs._workbench import Progress, Workbench
 from interp_unlearn.unlearn import Recipe, merge_recipes
 from interp_unlearn.worlds import LabelledTask
 
-"""Logits that differ by less than this share of their size from item to item are constant."""
-
 
 class LabelledFlow(Flow):
     """Models that sort nodes, edges or images into classes."""

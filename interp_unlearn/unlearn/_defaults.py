@@ -15,7 +15,6 @@ from interp_unlearn.unlearn._protocols import OBJECTIVES
 from interp_unlearn.unlearn._recipe import Recipe
 
 MIDDLE = 0.4  # of the depth: block 12 of 30, where known and unknown entities separate best in SmolLM2-135M
-DEFAULT_SAMPLER = Recipe("ga").sampler
 BEHIND = 4  # trained blocks below the read one
 
 
@@ -175,7 +174,7 @@ def default_recipe(
         raise ConfigError(f"layer is {layer}, but the model has blocks 0…{shape.n_layers - 1}")
     make = (_SEARCHED | _SEARCHED_SMALL).get(objective)
     table, given = make(shape, layer) if make else {}, overrides or {}
-    if given.get("sampler", DEFAULT_SAMPLER) != table.get("sampler", DEFAULT_SAMPLER):
+    if given.get("sampler", Recipe.sampler) != table.get("sampler", Recipe.sampler):
         table.pop("sampler_options", None)  # they belong to the sampler of the table
     return Recipe.from_dict({"objective": objective, **merge_recipes(table, given)})
 
