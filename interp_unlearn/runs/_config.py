@@ -130,6 +130,8 @@ class EvidenceSpec:
         level: Which registered parts of the evidence are added: ``"quick"``, ``"standard"`` or ``"full"``; more can be
             added to a finished run (`add_evidence`).
         also: Names of further parts, whatever their level.
+        skip: Names of parts of the level to leave out, such as views that a large sweep has no use for; they can be
+            added to a finished run.
     """
 
     layer_stride: int = 3
@@ -139,9 +141,13 @@ class EvidenceSpec:
     require_known: bool = True
     level: str = "standard"
     also: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "also", tuple(self.also))
+        object.__setattr__(self, "skip", tuple(self.skip))
+        both = sorted(set(self.also) & set(self.skip))
+        _need(not both, "evidence.skip", both, "these are in evidence.also too; name them once")
         ok = isinstance(self.layer_stride, int) and self.layer_stride >= 1
         _need(ok, "evidence.layer_stride", self.layer_stride, "give an integer of at least 1")
         _need(self.level in LEVELS, "evidence.level", self.level, f"use one of {', '.join(LEVELS)}")
@@ -204,7 +210,7 @@ class RunConfig:
         data = {k: v for k, v in self.to_dict().items() if k not in ("name", "recipe")}
         unset = {"edited"} | ({"gold"} if self.model.gold is None else set())
         data["model"] = {k: v for k, v in data["model"].items() if k not in unset}
-        data["evidence"] = {k: v for k, v in data["evidence"].items() if k not in ("level", "also")}
+        data["evidence"] = {k: v for k, v in data["evidence"].items() if k not in ("level", "also", "skip")}
         files = {k: v for k, v in self.model.fingerprints().items() if k not in unset}
         return config_hash({**data, "files": files, "version": __version__})
 

@@ -127,14 +127,22 @@ OWN = frozenset({"alignment", "lens"})
 
 
 def parts_of_config(config: RunConfig) -> tuple[Part, ...]:
-    """The parts that a config names by level and by name.
+    """The parts that a config names by level and by name, but those that it skips.
 
     Raises:
-        ConfigError: If a name is unknown, or a part does not work on the run's kind of model.
+        ConfigError: If a name is unknown, a part that is asked for does not work on the run's kind of model, or one
+            that every run measures is skipped.
     """
     modality, named = flow_of(config).modality, config.evidence.also
+    skipped = {PARTS[name].name for name in config.evidence.skip}
+    if own := sorted(OWN & skipped):
+        raise ConfigError(
+            f"evidence.skip names {', '.join(own)}, which every run measures itself; leave it out of the list "
+            "(the lens is turned off by evidence.lens = false)"
+        )
     of_level = chosen_parts(config.evidence.level, (), modality)
-    return tuple(dict.fromkeys((*of_level, *(chosen_parts(None, named, modality) if named else ()))))
+    all_parts = dict.fromkeys((*of_level, *(chosen_parts(None, named, modality) if named else ())))
+    return tuple(part for part in all_parts if part.name not in skipped)
 
 
 def chosen_parts(level: str | None, only: Sequence[str], modality: Modality | None = None) -> tuple[Part, ...]:

@@ -59,6 +59,27 @@ def test_a_config_names_parts_beyond_its_level(bench: Workbench, parts, tmp_path
     assert out.finished("evidence.dear")
 
 
+def test_a_config_skips_parts_which_can_be_added_later(bench: Workbench, parts, tmp_path: Path):
+    kept, view = Counting("kept"), Counting("view")
+    parts(kept, view)
+    config = tiny_run_config(skip=("view",))
+    assert config.shared_key == tiny_run_config().shared_key, "the original's measurements are shared all the same"
+    out = run(config, tmp_path / "ga", bench=bench)
+    assert (kept.looked, view.looked) == (1, 0)
+    assert not out.finished("evidence.view")
+    add_evidence(out.path, "quick", bench=bench)
+    assert (kept.looked, view.looked) == (1, 1)
+    with pytest.raises(ConfigError, match="vieww"):
+        run(tiny_run_config(skip=("vieww",)), tmp_path / "wrong", bench=bench)
+
+
+def test_what_every_run_measures_cannot_be_skipped(bench: Workbench, tmp_path: Path):
+    with pytest.raises(ConfigError, match="evidence.skip names lens, which every run measures itself"):
+        run(tiny_run_config(skip=("lens",)), tmp_path / "ga", bench=bench)
+    with pytest.raises(ConfigError, match="these are in evidence.also too"):
+        tiny_run_config(also=("readout",), skip=("readout",))
+
+
 def test_before_is_measured_once_for_all_runs_on_a_target(bench: Workbench, parts, tmp_path: Path):
     part = Counting("quick")
     parts(part)
