@@ -74,9 +74,9 @@ def test_a_config_skips_parts_which_can_be_added_later(bench: Workbench, parts, 
 
 
 def test_what_every_run_measures_cannot_be_skipped(bench: Workbench, tmp_path: Path):
-    with pytest.raises(ConfigError, match="evidence.skip names lens, which every run measures itself"):
+    with pytest.raises(ConfigError, match=r"evidence\.skip names lens, which every run measures itself"):
         run(tiny_run_config(skip=("lens",)), tmp_path / "ga", bench=bench)
-    with pytest.raises(ConfigError, match="these are in evidence.also too"):
+    with pytest.raises(ConfigError, match=r"these are in evidence\.also too"):
         tiny_run_config(also=("readout",), skip=("readout",))
 
 
