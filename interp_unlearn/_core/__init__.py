@@ -25,6 +25,7 @@ from interp_unlearn._core._io import read_jsonl as read_jsonl
 from interp_unlearn._core._io import write_json as write_json
 from interp_unlearn._core._io import write_jsonl as write_jsonl
 from interp_unlearn._core._locks import locked as locked
+from interp_unlearn._core._memory import give_back_memory as give_back_memory
 from interp_unlearn._core._optional import optional_import as optional_import
 from interp_unlearn._core._registry import Registry as Registry
 from interp_unlearn._core._registry import check_choice as check_choice

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from interp_unlearn._core import give_back_memory
+
 
 @dataclass
 class Cost:
@@ -17,7 +19,8 @@ class Cost:
         seconds: Wall time.
         cpu_seconds: Processor time of all threads of this process, which other programs do not lengthen.
         peak_mb: Highest resident memory of the process inside the block, above that at its start, in megabytes; None
-            where the system does not tell. Memory that the process had already taken and not given back is not seen.
+            where the system does not tell. Freed memory is given back first (`give_back_memory`), so that it is not
+            taken for granted.
     """
 
     seconds: float = 0.0
@@ -45,6 +48,7 @@ def measured(cost: Cost | None = None) -> Iterator[Cost]:
 
 def _reset() -> float | None:
     """Start the high-water mark anew; the resident memory now, or None where that is impossible."""
+    give_back_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:  # another system, or a container that forbids it

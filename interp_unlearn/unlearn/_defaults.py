@@ -108,7 +108,7 @@ def _crisp(shape: LanguageShape, layer: int) -> dict[str, Any]:
         "trainable": {**trainable, "lora_alpha": 8.0},
         "sampler_options": {"by_kind": True},
         "steps": 80,
-        "lr": _local_rate(shape, 2e-4),
+        "lr": _local_rate(shape, 8e-4),
         "warmup": 5,
         **sizes,
     }
@@ -126,21 +126,21 @@ _SEARCHED: dict[str, Table] = {
     "undial": lambda shape, _: _alone(shape, 40, 3e-6, beta=10.0, alpha=0.0),
     "wga": lambda shape, _: _against_retain(shape, 2e-5, beta=1.0),
     "rmu": _rmu,
+    "simnpo": lambda shape, _: _against_retain(shape, 4e-5, beta=4.5, delta=0.0, gamma=4.0),
+    "idk": lambda shape, _: _against_retain(shape, 2e-5, 48),
+    "altpo": lambda shape, _: _against_retain(shape, beta=0.1, per_question=5),
+    "satimp": lambda shape, _: _against_retain(shape, 2e-5, beta1=5.0, beta2=1.0, gamma=30.0, alpha=1.0),
+    "pdu": lambda shape, _: _against_retain(shape, 3e-5, alpha=100.0, dual_step=5.0),
+    "meow": lambda shape, _: _alone(shape, 40, 3e-6, memo={"length": "label"}, per="fact"),
+    "crisp": _crisp,
 }
 
 _SEARCHED_SMALL: dict[str, Table] = {
     "flat": lambda shape, _: _alone(shape, 24, 5e-6, divergence="kl"),
-    "simnpo": lambda shape, _: _against_retain(shape, 2e-5, beta=4.5, delta=0.0, gamma=4.0),
-    "idk": lambda shape, _: _against_retain(shape, 2e-5, 48),
-    "altpo": lambda shape, _: _against_retain(shape, beta=0.1, per_question=5),
-    "satimp": lambda shape, _: _against_retain(shape, beta1=5.0, beta2=1.0, gamma=30.0, alpha=1.0),
     "ceu": lambda shape, _: _alone(shape, 24, 5e-6, skip_first=1),
-    "pdu": lambda shape, _: _against_retain(shape, 2e-5, alpha=100.0, dual_step=5.0),
     "task_vector": lambda shape, _: _alone(shape, 20, 2e-5, scale=1.0),
-    "meow": lambda shape, _: _alone(shape, 40, 3e-6, memo={"length": "label"}, per="fact"),
     "sae_clamp": lambda *_: {"options": {"unit": "activation", "value": 4.0, "threshold": 0.05}},
     "dsg": lambda *_: {"options": {"unit": "activation", "value": 4.0, "gate_percentile": 80.0}},
-    "crisp": _crisp,
 }
 """Rates and weights searched in TinyWorld; other settings as published."""
 

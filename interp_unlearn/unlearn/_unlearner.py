@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from interp_unlearn._core import (
     config_hash,
 )
 from interp_unlearn.hooked import HookedModel, Intervention, gradients_of, together
+from interp_unlearn.unlearn._gradients import accumulate, square_sum
 from interp_unlearn.unlearn._pools import check_apart, label_pools
 from interp_unlearn.unlearn._protocols import OBJECTIVES, SAMPLERS, TRANSFORMS, Context, Draw, Pools, Side, StepContext
 from interp_unlearn.unlearn._recipe import Recipe
@@ -32,11 +33,6 @@ from interp_unlearn.worlds import AnyTask, LabelledTask, task_to_json, without_d
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 HALF = (torch.float16, torch.bfloat16)
-
-
-def _square_sum(gradient: Tensor) -> float:
-    """Sum of squares, in float32 at least; summed over tensors in float64 by the caller."""
-    return float(torch.linalg.vector_norm(gradient, dtype=torch.promote_types(gradient.dtype, torch.float32))) ** 2
 
 
 class Unlearner:
@@ -208,7 +204,7 @@ class Unlearner:
                 context = StepContext(self.step_index, lr, trained, self._before, self._optimizer, sides, draw)
                 for transform in self.transforms:
                     grads = transform(grads, context)
-                norm = math.sqrt(sum(_square_sum(g) for g in grads.values()))
+                norm = math.sqrt(sum(square_sum(g) for g in grads.values()))
                 self._check_finite(norm, "gradient", taken=self.step_index)
                 if norm == 0 and not self._warned:
                     self._warned = True
@@ -221,7 +217,9 @@ class Unlearner:
                 grads = dict(grads)
                 for name, parameter in trained.items():
                     gradient = grads.pop(name)
-                    parameter.grad = gradient if scale == 1.0 else gradient * scale
+                    if scale != 1.0:  # a transform may keep what it returned; without one, nobody else holds it
+                        gradient = gradient * scale if self.transforms else gradient.mul_(scale)
+                    parameter.grad = gradient
                 for group in self._optimizer.param_groups:
                     group["lr"] = lr
                 self._optimizer.step()
@@ -247,12 +245,8 @@ class Unlearner:
     def _gradients(self, draw: Draw) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, float]]:
         """Back-propagate part by part; gradients in sum, by side where a transform asks, and the log record."""
         trained = self._set.trained
-        total: dict[str, Tensor] = {}
         apart = any(t.wants_sides for t in self.transforms)
-        sides: dict[str, dict[str, Tensor]] = {}
-        if apart:
-            known: tuple[Side, ...] = ("forget", "retain")
-            sides = {side: {name: torch.zeros_like(p) for name, p in trained.items()} for side in known}
+        found: dict[str, dict[str, Tensor]] = {side: {} for side in (get_args(Side) if apart else ("sum",))}
         loss, record = 0.0, {}
         for part in self.objective.parts(draw):
             value = float(part.loss.detach())
@@ -261,16 +255,16 @@ class Unlearner:
             self._check_finite(value, f"{part.side} loss")
             loss += value
             record.update(part.terms)
-            if not part.loss.requires_grad:
-                continue
-            found = torch.autograd.grad(part.loss, list(trained.values()), allow_unused=True)
-            for name, gradient in zip(trained, found, strict=True):
-                if gradient is not None:
-                    total[name] = gradient if name not in total else total[name] + gradient
-                    if apart:
-                        sides[part.side][name] += gradient
-        whole = {name: total[name] if name in total else torch.zeros_like(p) for name, p in trained.items()}
-        return whole, sides, {"loss": loss, **record}
+            if part.loss.requires_grad:
+                accumulate(part.loss, trained, found[part.side if apart else "sum"])
+        first, *others = (
+            {name: own[name] if name in own else torch.zeros_like(p) for name, p in trained.items()}
+            for own in found.values()
+        )
+        if not apart:
+            return first, {}, {"loss": loss, **record}
+        whole = {name: sum((other[name] for other in others), start=gradient) for name, gradient in first.items()}
+        return whole, dict(zip(found, (first, *others), strict=True)), {"loss": loss, **record}
 
     @torch.no_grad()
     def _check_finite(self, value: float, what: str, taken: int | None = None) -> None:
