@@ -21,10 +21,13 @@ install_import_hook("interp_unlearn", "beartype.beartype")
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_socket
 import torch
 
+hypothesis.settings.register_profile("any machine", deadline=None)  # a test's time depends on what else runs
+hypothesis.settings.load_profile("any machine")
 torch.set_num_threads(1)  # tiny models gain nothing from more, and suffer badly where other programs are busy
 
 REPO = Path(__file__).resolve().parents[1]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from interp_unlearn.hooked import LanguageShape
-from interp_unlearn.unlearn import UNTUNED, default_recipe
-from interp_unlearn.unlearn._defaults import _SEARCHED, _SEARCHED_SMALL
+from interp_unlearn.unlearn import default_recipe
+from interp_unlearn.unlearn._defaults import _SEARCHED
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "methods"
 LAYERS, WIDTH, READ = 30, 576, 12
@@ -39,16 +39,16 @@ def shown(value: object) -> str:
 
 def sentence(objective: str) -> str:
     """What a recipe gets beyond the options' own defaults, as a config file would write it."""
-    table = (_SEARCHED | _SEARCHED_SMALL)[objective](SHAPE, READ)
+    table = _SEARCHED[objective](SHAPE, READ)
     flat = {k: v for k, v in table.items() if k not in ("options", "trainable", "sampler_options")}
     for part in ("options", "trainable", "sampler_options"):
         flat |= {f"{part}.{k}": v for k, v in table.get(part, {}).items()}
     fields = ", ".join(f"`{name} = {shown(value)}`" for name, value in flat.items())
-    where = "searched in TinyWorld, rates scaled" if objective in UNTUNED else "searched"
-    return f"**In a recipe that names only the objective**, on SmolLM2-135M ({where}, [how](../defaults.md)): {fields}."
+    begin = "**In a recipe that names only the objective**, on SmolLM2-135M ([how they were found](../defaults.md))"
+    return f"{begin}: {fields}."
 
 
-@pytest.mark.parametrize("objective", sorted(_SEARCHED | _SEARCHED_SMALL))
+@pytest.mark.parametrize("objective", sorted(_SEARCHED))
 def test_the_page_says_what_a_recipe_gets(objective):
     default_recipe(objective, SHAPE, layer=READ)  # the table is a valid recipe
     page = (DOCS / f"{objective}.md").read_text(encoding="utf-8")

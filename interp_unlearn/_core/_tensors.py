@@ -20,13 +20,20 @@ def write_tensors(
 
     Args:
         path: Target file, ending in ``.safetensors``.
-        tensors: Name to tensor; each is made contiguous and moved to CPU.
+        tensors: Name to tensor. What is contiguous, on the CPU and shares no memory with another is written as it is,
+            without a copy.
         metadata: Strings kept in the header.
 
     Raises:
         OSError: If the disk is full or the folder cannot be written.
     """
-    flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    flat: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        flat[name] = value.clone() if place in places else value  # the format refuses memory that is shared
+        places.add(place)
     with atomic(Path(path)) as temporary:
         try:
             save_file(flat, temporary, metadata=dict(metadata or {}))

@@ -328,12 +328,12 @@ def _train(
                         out.log("eval", step=unlearner.step_index, **flow.look(bench))
                 progress("forgetting", unlearner.step_index, unlearner.recipe.steps)
                 if time.monotonic() - last_save >= checkpoint_seconds:
-                    out.save_checkpoint(unlearner.step_index, *unlearner.state())
+                    out.save_checkpoint(unlearner.step_index, *unlearner.state(copy=False))
                     last_save = time.monotonic()
                 check()
     except KeyboardInterrupt:
         if whole:
-            out.save_checkpoint(unlearner.step_index, *unlearner.state())
+            out.save_checkpoint(unlearner.step_index, *unlearner.state(copy=False))
         raise
     finally:
         try:

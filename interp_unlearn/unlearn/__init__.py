@@ -11,7 +11,6 @@ Example:
 from interp_unlearn.unlearn import objectives as objectives
 from interp_unlearn.unlearn import samplers as samplers
 from interp_unlearn.unlearn import transforms as transforms
-from interp_unlearn.unlearn._defaults import UNTUNED as UNTUNED
 from interp_unlearn.unlearn._defaults import default_recipe as default_recipe
 from interp_unlearn.unlearn._defaults import merge_recipes as merge_recipes
 from interp_unlearn.unlearn._protocols import OBJECTIVES as OBJECTIVES

@@ -79,25 +79,28 @@ def _local_rate(shape: LanguageShape, rate: float, power: float = 1.0) -> float:
     return float(f"{min(1e-3, rate * (576 / shape.d_model) ** power):.3g}")
 
 
-def _full_rate(shape: LanguageShape, rate: float) -> float:
+def _full_rate(shape: LanguageShape, rate: float, power: float = 2 / 3) -> float:
     """A rate found with all weights of SmolLM2-135M (30 blocks of width 576), for a model of another size.
 
-    AdamW moves every weight by about the rate, so the residual stream moves in proportion to width × depth. The search
-    in TinyWorld, 34 times smaller by that product, found rates ten times larger to be best: hence the power.
+    AdamW moves every weight by about the rate, so the residual stream moves in proportion to width × depth. That
+    product is 34 times smaller in TinyWorld, where the search found rates ten times larger for most methods: hence the
+    default power. Other powers join what was found for a method in both models.
     """
-    return float(f"{min(1e-3, rate * (30 * 576 / (shape.n_layers * shape.d_model)) ** (2 / 3)):.3g}")
+    return float(f"{min(1e-3, rate * (30 * 576 / (shape.n_layers * shape.d_model)) ** power):.3g}")
 
 
-def _against_retain(shape: LanguageShape, rate: float = 1e-5, steps: int = 24, **options: Any) -> dict[str, Any]:
+def _against_retain(
+    shape: LanguageShape, rate: float = 1e-5, steps: int = 24, power: float = 2 / 3, **options: Any
+) -> dict[str, Any]:
     """Few forget items against many retained ones, whose loss weighs five times: neighbours then survive."""
-    sizes = {"batch_size": 4, "retain_batch_size": 12, "lr": _full_rate(shape, rate)}
+    sizes = {"batch_size": 4, "retain_batch_size": 12, "lr": _full_rate(shape, rate, power)}
     return {"options": {"alpha": 5.0, **options}, "steps": steps, "schedule": "linear", "warmup": 5, **sizes}
 
 
-def _alone(shape: LanguageShape, steps: int, rate: float, **options: Any) -> dict[str, Any]:
+def _alone(shape: LanguageShape, steps: int, rate: float, power: float = 2 / 3, **options: Any) -> dict[str, Any]:
     """Forget items with nothing, or little, against them."""
     sizes = {"batch_size": 8, "retain_batch_size": 8}
-    return {"options": options, "steps": steps, "lr": _full_rate(shape, rate), "warmup": 5, **sizes}
+    return {"options": options, "steps": steps, "lr": _full_rate(shape, rate, power), "warmup": 5, **sizes}
 
 
 def _crisp(shape: LanguageShape, layer: int) -> dict[str, Any]:
@@ -126,26 +129,19 @@ _SEARCHED: dict[str, Table] = {
     "undial": lambda shape, _: _alone(shape, 40, 3e-6, beta=10.0, alpha=0.0),
     "wga": lambda shape, _: _against_retain(shape, 2e-5, beta=1.0),
     "rmu": _rmu,
-    "simnpo": lambda shape, _: _against_retain(shape, 4e-5, beta=4.5, delta=0.0, gamma=4.0),
+    "simnpo": lambda shape, _: _against_retain(shape, 4e-5, power=0.5, beta=4.5, delta=0.0, gamma=4.0),
     "idk": lambda shape, _: _against_retain(shape, 2e-5, 48),
     "altpo": lambda shape, _: _against_retain(shape, beta=0.1, per_question=5),
-    "satimp": lambda shape, _: _against_retain(shape, 2e-5, beta1=5.0, beta2=1.0, gamma=30.0, alpha=1.0),
-    "pdu": lambda shape, _: _against_retain(shape, 3e-5, alpha=100.0, dual_step=5.0),
+    "satimp": lambda shape, _: _against_retain(shape, 2e-5, power=0.5, beta1=5.0, beta2=1.0, gamma=30.0, alpha=1.0),
+    "pdu": lambda shape, _: _against_retain(shape, 3e-5, power=0.5, alpha=100.0, dual_step=5.0),
     "meow": lambda shape, _: _alone(shape, 40, 3e-6, memo={"length": "label"}, per="fact"),
     "crisp": _crisp,
-}
-
-_SEARCHED_SMALL: dict[str, Table] = {
-    "flat": lambda shape, _: _alone(shape, 24, 5e-6, divergence="kl"),
-    "ceu": lambda shape, _: _alone(shape, 24, 5e-6, skip_first=1),
-    "task_vector": lambda shape, _: _alone(shape, 20, 2e-5, scale=1.0),
+    "flat": lambda shape, _: _alone(shape, 24, 1.2e-6, 1.0, divergence="kl"),
+    "ceu": lambda shape, _: _alone(shape, 24, 1.5e-6, 1.0, skip_first=1),
+    "task_vector": lambda shape, _: _alone(shape, 20, 5e-6, 1.0, scale=1.0),
     "sae_clamp": lambda *_: {"options": {"unit": "activation", "value": 4.0, "threshold": 0.05}},
     "dsg": lambda *_: {"options": {"unit": "activation", "value": 4.0, "gate_percentile": 80.0}},
 }
-"""Rates and weights searched in TinyWorld; other settings as published."""
-
-UNTUNED = frozenset(_SEARCHED_SMALL)
-"""Objectives whose defaults were searched in TinyWorld only; for other models the rates are scaled, not searched."""
 
 
 def default_recipe(
@@ -155,7 +151,7 @@ def default_recipe(
     layer: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """A recipe for a model of this size, with searched values (`UNTUNED` names those searched in TinyWorld only).
+    """A recipe for a model of this size, with values that were searched in TinyWorld and on SmolLM2-135M.
 
     Args:
         objective: Name of an objective.
@@ -172,7 +168,7 @@ def default_recipe(
     layer = default_layer(shape) if layer is None else layer
     if not 0 <= layer < shape.n_layers:
         raise ConfigError(f"layer is {layer}, but the model has blocks 0…{shape.n_layers - 1}")
-    make = (_SEARCHED | _SEARCHED_SMALL).get(objective)
+    make = _SEARCHED.get(objective)
     table, given = make(shape, layer) if make else {}, overrides or {}
     if given.get("sampler", Recipe.sampler) != table.get("sampler", Recipe.sampler):
         table.pop("sampler_options", None)  # they belong to the sampler of the table

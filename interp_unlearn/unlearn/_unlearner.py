@@ -321,13 +321,19 @@ class Unlearner:
     def _facts(self) -> dict[str, str]:
         return {"recipe": config_hash(self.recipe.to_dict()), "task": config_hash(task_to_json(self.task))}
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What an exact resume needs beyond the original weights: tensors for safetensors, facts for JSON."""
-        tensors = {f"trained/{name}": p.detach().to("cpu", copy=True) for name, p in self._set.trained.items()}
-        tensors.update({f"before/{name}": t.to("cpu", copy=True) for name, t in self._before.items()})
+    def state(self, *, copy: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What an exact resume needs beyond the original weights: tensors for safetensors, facts for JSON.
+
+        Args:
+            copy: False gives the tensors in use where they are on the CPU, to be written before the next step: a copy
+                takes four times the memory of what is trained.
+        """
+        held: dict[str, Tensor] = {f"trained/{name}": p for name, p in self._set.trained.items()}
+        held.update({f"before/{name}": t for name, t in self._before.items()})
         for name, parameter in self._set.trained.items():
             for moment, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"adamw/{moment}/{name}"] = torch.as_tensor(value).detach().to("cpu", copy=True)
+                held[f"adamw/{moment}/{name}"] = torch.as_tensor(value)
+        tensors = {name: t.detach().to("cpu", copy=copy) for name, t in held.items()}
         tensors.update({f"objective/{k}": v for k, v in self.objective.state().items()})
         tensors.update({f"sampler/{k}": v for k, v in self.sampler.state().items()})
         for i, transform in enumerate(self.transforms):

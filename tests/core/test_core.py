@@ -71,6 +71,15 @@ def test_tensors_round_trip_and_bad_files_are_refused(tmp_path: Path):
         read_tensors(tmp_path / "w.pt")
 
 
+def test_tensors_that_share_memory_are_written_each(tmp_path: Path):
+    whole = torch.randn(4, 3)
+    write_tensors(tmp_path / "w.safetensors", {"whole": whole, "rows": whole[1:3], "same": whole, "none": whole[:0]})
+    back = read_tensors(tmp_path / "w.safetensors")
+    assert torch.equal(back["whole"], whole) and torch.equal(back["same"], whole)
+    assert torch.equal(back["rows"], whole[1:3])
+    assert back["none"].shape == (0, 3)
+
+
 def test_a_name_is_registered_once_and_unknown_names_show_the_nearest():
     parts: Registry[int] = Registry("objective")
     parts.register("npo")(1)

@@ -40,7 +40,7 @@ def test_it_is_the_ratio_of_hsics(debiased, hsic, n, dx, dy):
     assert streamed.value(debiased=debiased) == pytest.approx(expected, rel=1e-8)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.floats(0.01, 100), st.booleans())
 def test_rotation_scale_and_shift_change_nothing(seed, scale, debiased):
     x, y = normal(25, 6, seed=seed), normal(25, 6, seed=seed + 1) + normal(25, 6, seed=seed)

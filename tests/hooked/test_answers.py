@@ -51,7 +51,7 @@ def test_against_a_naive_loop(bos, batch_size):
         assert float(scores.probability[i]) == pytest.approx(torch.tensor(logprob / n).exp().item(), abs=1e-5)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     st.lists(st.tuples(st.sampled_from(PROMPTS), st.sampled_from(ANSWERS)), min_size=1, max_size=6), st.integers(1, 6)
 )

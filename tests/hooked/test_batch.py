@@ -82,7 +82,7 @@ def test_bos_is_special_and_pads_are_neither():
     assert (plain.mask("content").sum(1) - plain.mask("inner").sum(1)).tolist() == [1, 1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 8), min_size=1, max_size=5),
     side=st.sampled_from(["left", "right"]),

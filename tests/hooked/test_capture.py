@@ -184,7 +184,7 @@ def test_read_in_evaluation_mode_and_put_back(fresh):
     assert not torch.equal(dropped[RESID[1]], still[RESID[1]])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=7),
     size=st.integers(1, 8),

@@ -55,7 +55,7 @@ def same(a: Statistic, b: Statistic, exact: bool) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(table=tables, cuts=st.lists(st.integers(0, 40), max_size=4), seed=st.integers(0, 9))
 def test_split_merge_and_order(name, table, cuts, seed):
     make, rows = MAKERS[name], torch.from_numpy(table.copy())
@@ -79,7 +79,7 @@ def test_split_merge_and_order(name, table, cuts, seed):
     same(whole, make().add(rows[order], ids[order]), name in EXACT)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tables)
 def test_values_equal_numpy(table):
     rows, wide = torch.from_numpy(table.copy()), table.astype(np.float64)
@@ -101,7 +101,7 @@ def test_values_equal_numpy(table):
         assert float(firing.mean_when_firing[j]) == pytest.approx(fired.mean() if len(fired) else 0.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tables, st.floats(0, 1), st.sampled_from([0.005, 0.02, 0.1]))
 def test_quantiles_are_within_their_stated_error(table, q, alpha):
     sketch = Quantile(alpha, smallest=1e-3, largest=2e4).add(torch.from_numpy(table.copy()))
@@ -124,7 +124,7 @@ def test_quantiles_of_many_rows():
         assert ((sketch.quantile(q) - true).abs() <= 0.01 * true.abs() + 1e-4).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tables, st.integers(1, 6))
 def test_top_k_equals_sorting_everything(table, k):
     top = TopK(k)

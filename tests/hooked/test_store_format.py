@@ -58,7 +58,7 @@ def test_batches(tmp_path):
         next(store.iter_batches(0))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     n=st.integers(1, 40),
     shard_bytes=st.integers(1, 300),

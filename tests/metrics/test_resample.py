@@ -50,7 +50,7 @@ def test_weights_weigh():
     assert np.allclose(drawn, 0.75)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=20), st.integers(0, 5))
 def test_means_stay_within_the_values(values, seed):
     drawn = bootstrap(np.array(values), [str(i % 3) for i in range(len(values))], draws=50, seed=seed)

@@ -32,7 +32,7 @@ def test_the_means_and_the_points_between_and_beyond():
     np.testing.assert_allclose(found[:, 2], [0, 1, 0.5, 0.8], atol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(2, 12), st.floats(0.1, 50))
 def test_rotation_shift_and_scale_change_nothing(seed, d, scale):
     rng = np.random.default_rng(seed)

@@ -1,3 +1,4 @@
+import platform
 import subprocess
 import sys
 import time
@@ -28,6 +29,31 @@ def test_memory_counts_what_was_held_and_not_what_came_before() -> None:
         pytest.skip("this system does not let a process reset its high-water mark")
     assert 195 < float(large) < 220
     assert float(small) < 10
+
+
+IN_A_WARM_PROCESS = """
+import torch
+from interp_unlearn.runs._cost import measured
+
+def work():
+    small = [torch.ones(20_000) for _ in range(2_000)]  # 160 MB in blocks that glibc keeps when they are freed
+    between = torch.ones(20_000)
+    del small
+    return between
+
+held = work()
+with measured() as again:
+    held = work()
+print(again.peak_mb)
+"""
+
+
+def test_what_was_freed_before_counts_anew() -> None:
+    done = subprocess.run([sys.executable, "-c", IN_A_WARM_PROCESS], capture_output=True, text=True, check=True)
+    peak = done.stdout.strip()
+    if peak == "None" or platform.libc_ver()[0] != "glibc":
+        pytest.skip("this system does not let a process reset its high-water mark, or has another C library")
+    assert 140 < float(peak) < 190
 
 
 def test_a_finished_part_keeps_what_it_cost(tmp_path) -> None:

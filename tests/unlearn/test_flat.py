@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from interp_unlearn._core import ConfigError, DataError
@@ -39,7 +39,6 @@ def test_values_of_the_four_divergences(pair):
         assert total(*pair, divergence) == pytest.approx(expected, abs=1e-6), divergence
 
 
-@settings(deadline=None)
 @given(probability, probability)
 def test_values_of_the_other_four_by_hand(p_e, p_f):
     expected = {
@@ -60,7 +59,6 @@ WEIGHTS = {  # of the template and of the answer, as implied by the closed forms
 }
 
 
-@settings(deadline=None)
 @given(probability, probability)
 def test_the_divergence_sets_both_weights(p_e, p_f):
     for divergence in DIVERGENCES:
@@ -72,14 +70,12 @@ def test_the_divergence_sets_both_weights(p_e, p_f):
             assert (-float(up), float(down)) == pytest.approx((w_e(p_e), w_f(p_f)), abs=1e-6)
 
 
-@settings(deadline=None)
 @given(probability, probability)
 def test_total_variation_is_antisymmetric(a, b):
     assert total(a, b, "tv") == pytest.approx(-total(b, a, "tv"), abs=1e-12)
     assert total(a, a, "tv") == pytest.approx(0, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(probability)
 def test_composition_for_jensen_shannon(v):
     x = torch.tensor(v, dtype=torch.float64)

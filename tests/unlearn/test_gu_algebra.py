@@ -79,7 +79,7 @@ def test_metric_by_hand():
     assert float((euclidean / h) @ retain["w"]) == pytest.approx(1.125)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 10**6), m=st.integers(1, 8))
 def test_projected_gradients_are_orthogonal_to_every_covector_and_still_descend(seed, m):
     retain, (forget,), inverse = drawn(seed, m), drawn(seed + 1), metric(seed + 2)
@@ -210,7 +210,7 @@ def test_sign_awareness_by_hand():
     torch.testing.assert_close(run(keeps, kappa=9.0, tau=5.0), t(0, 1))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), m=st.integers(1, 6))
 def test_sign_awareness_never_raises_the_current_retain_loss(seed, m):
     retain, (forget,), inverse = drawn(seed, m), drawn(seed + 1), metric(seed + 2)
@@ -249,7 +249,7 @@ def enumerated(gram, b):
     return found
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), m=st.integers(1, 6), repeat=st.booleans())
 def test_multipliers_are_those_of_every_active_set_tried(seed, m, repeat):
     g = torch.Generator().manual_seed(seed)
@@ -263,7 +263,7 @@ def test_multipliers_are_those_of_every_active_set_tried(seed, m, repeat):
     torch.testing.assert_close(step - columns @ lam, expected, rtol=1e-6, atol=1e-7)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 10**6), m=st.integers(1, 8), size=st.sampled_from([1e-8, 1.0, 1e4]))
 def test_cone_satisfies_its_optimality_conditions(seed, m, size):
     retain, (step,), inverse = drawn(seed, m), drawn(seed + 1, scale=size), metric(seed + 2)

@@ -127,7 +127,7 @@ def test_general_items_meet_forget_items_by_pairs_or_evenly():
     assert share("items") == pytest.approx(1 / 3, abs=0.04)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(batch=st.integers(1, 7), seed=st.integers(0, 99), order=st.sampled_from(["file", "shuffled"]))
 def test_entity_pure_batches_hold_one_module_each(batch, seed, order):
     data = pools("AABBB", [("direct", "A")] * 5 + [("indirect", "B")] * 4, general=3)

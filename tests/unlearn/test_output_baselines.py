@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from interp_unlearn._core import ConfigError, DataError
@@ -98,7 +98,6 @@ def test_dpo_starts_at_two_over_beta_log_two(model, task, name, beta):
     assert max(float(g.abs().max()) for g in grads["forget"]) > 0
 
 
-@settings(deadline=None)
 @given(st.floats(-20, 20), st.floats(-20, 20), st.floats(0.05, 2))
 def test_dpo_pulls_both_ways_alike(win, lose, beta):
     ratios = [torch.tensor([r], dtype=torch.float64, requires_grad=True) for r in (win, lose)]
@@ -171,7 +170,6 @@ def test_wga_without_an_exponent_is_gradient_ascent(model, task):
         torch.testing.assert_close(mine, other)
 
 
-@settings(deadline=None)
 @given(st.floats(0.01, 0.99), st.floats(0, 4))
 def test_wga_weight_is_a_power_of_the_probability_and_has_no_gradient(p, beta):
     logprob = torch.tensor([math.log(p)], dtype=torch.float64, requires_grad=True)

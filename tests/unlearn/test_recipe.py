@@ -26,7 +26,7 @@ def test_round_trip_through_json():
     assert again.transforms[1][1].rows == (0, 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     name=st.sampled_from(sorted(OBJECTIVES)),
     steps=st.integers(1, 1000),

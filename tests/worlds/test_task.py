@@ -21,7 +21,7 @@ def ids(entities):
     return {e.id for e in entities}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), size=st.sampled_from([1, 5, 20]), data=st.data())
 def test_groups_and_templates_never_overlap(countries, seed, size, data):
     chosen = data.draw(st.permutations(range(len(countries.entities))))[:size]
