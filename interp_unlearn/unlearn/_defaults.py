@@ -1,7 +1,7 @@
 """Tuned recipes, one per objective.
 
-Tuned on SmolLM2-135M with countries that are not among the reported targets; layers and learning rates are given
-relative to the model's depth and width so that small worlds work too. How they were found is told in ``docs/``.
+Searched on SmolLM2-135M and in TinyWorld, with targets that no reported result uses; layers and learning rates are
+given relative to the model's depth and width so that other models work too. ``docs/defaults.md`` tells how.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ _SEARCHED: dict[str, Table] = {
     "flat": lambda shape, _: _alone(shape, 24, 1.2e-6, 1.0, divergence="kl"),
     "ceu": lambda shape, _: _alone(shape, 24, 1.5e-6, 1.0, skip_first=1),
     "task_vector": lambda shape, _: _alone(shape, 20, 5e-6, 1.0, scale=1.0),
-    "sae_clamp": lambda *_: {"options": {"unit": "activation", "value": 4.0, "threshold": 0.05}},
+    "sae_clamp": lambda *_: {"options": {"unit": "activation", "value": 1.0, "threshold": 0.05}},
     "dsg": lambda *_: {"options": {"unit": "activation", "value": 4.0, "gate_percentile": 80.0}},
 }
 
