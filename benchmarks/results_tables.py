@@ -68,8 +68,7 @@ LABELS = {
     "klue": "KLUE",
     "klue random neurons": "KLUE, random neurons",
     "ga same weights": "GA, weights and samples of KLUE",
-    "ga + gu": "GA + GU",
-    "ga + gu cone": "GA + GU, cone",
+    "ga same weights + gu": "the same + GU",
     "ga harsh": "GA at 3e-4",
     "ga harsh + gu": "GA at 3e-4 + GU",
     "ga harsh + gu cone": "GA at 3e-4 + GU, cone",
@@ -84,15 +83,15 @@ CLAIMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("klue", "ga", (RECALL, SAME, MULTI_HOP)),
     ("klue", "npo", (RECALL, SAME, MULTI_HOP)),
     ("klue", "klue random neurons", (RECALL,)),
-    ("ga + gu", "ga", (RECALL, NEIGHBOURS, BACKWARDS, TEXT)),
-    ("ga + gu cone", "ga", (RECALL, NEIGHBOURS, BACKWARDS, TEXT)),
+    ("ga same weights + gu", "ga same weights", (RECALL, PROBABILITY, NEIGHBOURS)),
     ("ga harsh + gu", "ga harsh", (RECALL, SAME, NEIGHBOURS)),
     ("ga harsh + gu cone", "ga harsh", (RECALL, SAME, NEIGHBOURS)),
     ("grad_diff harsh + gu", "grad_diff harsh", (RECALL, SAME, NEIGHBOURS)),
     ("npo harsh + gu", "npo harsh", (RECALL, SAME, NEIGHBOURS)),
-    ("flat", "ga", (RECALL, SAME, NEIGHBOURS)),
-    ("flat", "npo without retain", (RECALL, SAME, NEIGHBOURS)),
+    ("flat", "ga", (RECALL, PROBABILITY, SAME, NEIGHBOURS)),
+    ("flat", "npo without retain", (RECALL, PROBABILITY, SAME, NEIGHBOURS)),
     ("meow", "original", (NEIGHBOURS, TEXT)),
+    ("meow", "ga", (RECALL, NEIGHBOURS)),
     ("sae_guided", "original", (T,)),
     ("sae_guided", "npo", (T,)),
     ("sae_guided", "ga", (T,)),
@@ -103,11 +102,11 @@ Runs = dict[tuple[str, str, str, str], float]
 """(method, target, seed, measure) to value."""
 
 
-def read(path: Path) -> Runs:
+def read(paths: Iterable[Path]) -> Runs:
     """Every number of every run; the original's and gold's are those beside each run, which all agree."""
     found: Runs = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    for path in paths:
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
             where = row["target"], row["seed"], row["measure"]
             for method, field in ((row["method"], "value"), ("original", "original"), ("gold", "gold")):
                 if row[field]:
@@ -164,7 +163,7 @@ def difference(runs: Runs, first: str, second: str, measure: str) -> str | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, help="CSV of `interp-unlearn compare … --csv-runs`")
+    parser.add_argument("runs", nargs="+", type=Path, help="CSV files of `interp-unlearn compare … --csv-runs`")
     parser.add_argument("--measure", nargs="+", default=list(COLUMNS), choices=list(COLUMNS), help="columns")
     args = parser.parse_args()
     runs = read(args.runs)
