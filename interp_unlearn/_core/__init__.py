@@ -41,6 +41,7 @@ from interp_unlearn._core._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from interp_unlearn._core._optim import adamw as adamw
+    from interp_unlearn._core._optim import values_before_adamw as values_before_adamw
     from interp_unlearn._core._tensors import read_tensors as read_tensors
     from interp_unlearn._core._tensors import write_tensors as write_tensors
     from interp_unlearn._core._torch_seeds import generator as generator
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 _NEED_TORCH = {
     "adamw": "_optim",
+    "values_before_adamw": "_optim",
     "read_tensors": "_tensors",
     "write_tensors": "_tensors",
     "generator": "_torch_seeds",

@@ -20,11 +20,16 @@ from interp_unlearn.hooked import HookedModel, gradients_of
 from interp_unlearn.unlearn._trainable import Trainable, select
 
 
-def _fill(trained: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
-    for name, parameter in trained.items():
-        if name not in tensors or tensors[name].shape != parameter.shape:
+def fill(held: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Copy saved tensors into those held, by name.
+
+    Raises:
+        FileFormatError: If one is missing or has another shape.
+    """
+    for name, tensor in held.items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
             raise FileFormatError(f"the saved state does not fit this recipe: {name} is missing or has another shape")
-        parameter.copy_(tensors[name])
+        tensor.copy_(tensors[name])
 
 
 class WeightSet:
@@ -53,7 +58,7 @@ class WeightSet:
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put values into the trained parameters."""
-        _fill(self.trained, tensors)
+        fill(self.trained, tensors)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -151,7 +156,7 @@ class LoraSet:
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put values into the LoRA factors and merge them."""
-        _fill(self.trained, tensors)
+        fill(self.trained, tensors)
         self._merge()
 
     @torch.no_grad()
@@ -213,12 +218,12 @@ class AddedSet:
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put values into the added parameters."""
-        _fill(self.trained, tensors)
+        fill(self.trained, tensors)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put the added parameters back to where they began."""
-        _fill(self.trained, self._start)
+        fill(self.trained, self._start)
 
 
 def trained_set(model: HookedModel, policy: Trainable, seed: int) -> WeightSet | LoraSet:

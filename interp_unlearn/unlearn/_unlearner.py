@@ -23,6 +23,7 @@ from interp_unlearn._core import (
 )
 from interp_unlearn.hooked import HookedModel, Intervention, gradients_of, together
 from interp_unlearn.unlearn._gradients import accumulate, square_sum
+from interp_unlearn.unlearn._last_step import LastStep
 from interp_unlearn.unlearn._pools import check_apart, label_pools
 from interp_unlearn.unlearn._protocols import OBJECTIVES, SAMPLERS, TRANSFORMS, Context, Draw, Pools, Side, StepContext
 from interp_unlearn.unlearn._recipe import Recipe
@@ -86,7 +87,7 @@ class Unlearner:
             self.sampler.watch(context)
         self._rule = StopRule(recipe.stop, self.objective)
         self._optimizer = self._make_optimizer()
-        self._before = {name: p.detach().clone() for name, p in self._set.trained.items()}
+        self._last = LastStep(self._set, self._optimizer, copies=bool(self.transforms))
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         recipe = self.recipe
@@ -188,7 +189,7 @@ class Unlearner:
 
         Raises:
             TrainingDivergedError: If the loss or the gradient is not finite; the weights of the last finite loss are
-                kept.
+                kept (to rounding; the original ones where these cannot be had).
             ConfigError: If the run is already done.
         """
         if self.done:
@@ -199,13 +200,13 @@ class Unlearner:
             draw = replace(self.sampler.draw(self.step_index), step=self.step_index)
             grads, sides, record = self._gradients(draw)
             with torch.no_grad():
-                for name, parameter in trained.items():
-                    self._before[name].copy_(parameter)
-                context = StepContext(self.step_index, lr, trained, self._before, self._optimizer, sides, draw)
+                self._last.remember()
+                before = self._last.before
+                context = StepContext(self.step_index, lr, trained, before, self._optimizer, sides, draw)
                 for transform in self.transforms:
                     grads = transform(grads, context)
                 norm = math.sqrt(sum(square_sum(g) for g in grads.values()))
-                self._check_finite(norm, "gradient", taken=self.step_index)
+                self._check_finite(norm, "gradient")
                 if norm == 0 and not self._warned:
                     self._warned = True
                     warnings.warn(
@@ -251,8 +252,8 @@ class Unlearner:
         for part in self.objective.parts(draw):
             value = float(part.loss.detach())
             for term, number in part.terms.items():
-                self._check_finite(number, term)
-            self._check_finite(value, f"{part.side} loss")
+                self._check_finite(number, term, undo=True)
+            self._check_finite(value, f"{part.side} loss", undo=True)
             loss += value
             record.update(part.terms)
             if part.loss.requires_grad:
@@ -266,18 +267,17 @@ class Unlearner:
         whole = {name: sum((other[name] for other in others), start=gradient) for name, gradient in first.items()}
         return whole, dict(zip(found, (first, *others), strict=True)), {"loss": loss, **record}
 
-    @torch.no_grad()
-    def _check_finite(self, value: float, what: str, taken: int | None = None) -> None:
-        """Put back the weights of the last finite loss: after ``taken`` steps, by default all but the last one."""
+    def _check_finite(self, value: float, what: str, *, undo: bool = False) -> None:
+        """Refuse to go on from a number that is not finite; a loss takes the step that led to it back (``undo``)."""
         if math.isfinite(value):
             return
-        for name, parameter in self._set.trained.items():
-            parameter.copy_(self._before[name])
-        taken = max(0, self.step_index - 1) if taken is None else taken
-        kept = "the original weights" if not taken else f"the weights after step {taken - 1}"
+        taken = self.step_index
+        if undo:
+            taken = self._last.undo(self.recipe.learning_rate(max(0, taken - 1)), taken)
+        kept = f"the weights after step {taken - 1}" if taken else "the original weights"
         raise TrainingDivergedError(
             f"the {what} is {value} at step {self.step_index} of objective {self.recipe.objective!r}; "
-            f"{kept} (the last with a finite loss) were kept. Lower recipe.lr (now {self.recipe.lr:g}) or recipe.steps"
+            f"{kept} were kept. Lower recipe.lr (now {self.recipe.lr:g}) or recipe.steps"
         )
 
     # -- weights and state -------------------------------------------------------------------------------------------
@@ -326,10 +326,10 @@ class Unlearner:
 
         Args:
             copy: False gives the tensors in use where they are on the CPU, to be written before the next step: a copy
-                takes four times the memory of what is trained.
+                takes three times the memory of what is trained.
         """
         held: dict[str, Tensor] = {f"trained/{name}": p for name, p in self._set.trained.items()}
-        held.update({f"before/{name}": t for name, t in self._before.items()})
+        held.update({f"before/{name}": t for name, t in self._last.before.items()})
         for name, parameter in self._set.trained.items():
             for moment, value in self._optimizer.state.get(parameter, {}).items():
                 held[f"adamw/{moment}/{name}"] = torch.as_tensor(value)
@@ -355,8 +355,7 @@ class Unlearner:
                 )
         under = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
         self._set.load(under("trained/"))
-        for name, tensor in under("before/").items():
-            self._before[name].copy_(tensor)
+        self._last.load(under("before/"))
         self.step_index = int(facts["step"])
         self._stopped, self._warned = bool(facts["stopped"]), bool(facts["warned"])
         self._rule.load_state(facts)

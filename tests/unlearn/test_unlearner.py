@@ -123,20 +123,68 @@ def test_restore_and_changed(make):
     assert all(torch.equal(p, original[n]) for n, p in model.module.named_parameters())
 
 
-def test_divergence_keeps_the_last_weights_with_a_finite_loss(make):
-    model = make.model()
-    recipe = dataclasses.replace(RECIPES["ga"], lr=1e4, clip=0.0, steps=50, warmup=0, trainable=LOW)
-    unlearner = Unlearner(model, make.task(), recipe)
-    weight = model.module.model.layers[0].mlp.down_proj.weight
-    unlearner.step()
-    good = unlearner._before["model.layers.0.mlp.down_proj.weight"].clone()
+def diverge(unlearner):
+    """Make the next loss NaN by a weight that the loss reads and nothing trains."""
+    norm = unlearner.model.module.get_parameter("model.norm.weight")
+    assert all(norm is not trained for trained in unlearner._set.trained.values())
     with torch.no_grad():
-        weight[0, 0] = float("inf")
-    with pytest.raises(TrainingDivergedError, match=r"is -?nan at step 1 .*the original weights.*recipe.lr"):
+        norm.fill_(float("nan"))
+
+
+def test_divergence_after_the_first_step_keeps_the_original_weights(make):
+    unlearner = Unlearner(make.model(), make.task(), dataclasses.replace(RECIPES["ga"], lr=1e-2, trainable=LOW))
+    unlearner.step()
+    diverge(unlearner)
+    with pytest.raises(TrainingDivergedError, match=r"is -?nan at step 1 .*the original weights were kept.*recipe.lr"):
         unlearner.step()
-    assert torch.equal(weight, good)
     assert unlearner.step_index == 1
-    assert torch.isfinite(model(["the colour of Ama is"])).all()
+    assert all(torch.equal(value, unlearner.originals[name]) for name, value in unlearner.changed().items())
+
+
+WAYS_BACK = {
+    "adamw": {},
+    "decay": {"weight_decay": 0.1},
+    "sgd": {"optimizer": "sgd"},
+    "transform": {"transforms": (("klue", {"ratio": 0.5}),)},
+    "lora": {"trainable": Trainable(layers=(0, 1), modules=("mlp",), lora_rank=2)},
+}
+
+
+@pytest.mark.parametrize("way", WAYS_BACK)
+def test_divergence_keeps_the_last_weights_with_a_finite_loss(make, way):
+    recipe = dataclasses.replace(RECIPES["ga"], **{"lr": 1e-2, "warmup": 0, "trainable": LOW, **WAYS_BACK[way]})
+    unlearner = Unlearner(make.model(), make.task(), recipe)
+    unlearner.step()
+    unlearner.step()
+    good = unlearner.changed()
+    unlearner.step()
+    moved = {name: float((value - good[name]).abs().max()) for name, value in unlearner.changed().items()}
+    assert max(moved.values()) > 1e-3
+    tensors, facts = unlearner.state()
+    resumed = Unlearner(make.model(), make.task(), recipe)
+    resumed.load_state(tensors, facts)
+    for each in (unlearner, resumed):
+        diverge(each)
+        with pytest.raises(TrainingDivergedError, match=r"at step 3 .*the weights after step 1 were kept"):
+            each.step()
+        for name, value in each.changed().items():
+            torch.testing.assert_close(value, good[name], atol=1e-6, rtol=0)
+    exact = bool(unlearner._last.before)
+    assert exact == (way in ("sgd", "transform", "lora"))
+    if exact:
+        assert all(torch.equal(value, good[name]) for name, value in unlearner.changed().items())
+
+
+def test_divergence_of_weights_that_overflowed_keeps_the_original_ones(make):
+    unlearner = Unlearner(make.model(), make.task(), dataclasses.replace(RECIPES["ga"], trainable=LOW))
+    for _ in range(3):
+        unlearner.step()
+    with torch.no_grad():
+        unlearner.model.module.get_parameter("model.layers.0.mlp.down_proj.weight")[0, 0] = float("inf")
+    with pytest.raises(TrainingDivergedError, match=r"is -?nan at step 3 .*the original weights were kept"):
+        unlearner.step()
+    assert all(torch.equal(value, unlearner.originals[name]) for name, value in unlearner.changed().items())
+    assert torch.isfinite(unlearner.model(["the colour of Ama is"])).all()
 
 
 def test_an_empty_forget_set_is_refused(make, model):
