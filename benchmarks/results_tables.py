@@ -23,7 +23,8 @@ from scipy import stats
 RECALL, PROBABILITY = "Target, held out: exact", "Target, held out: prob."
 MULTI_HOP, BACKWARDS = "Exact on other sets: multi-hop", "Exact on other sets: backwards"
 NEIGHBOURS, SAME = "Exact on other sets: neighbours", "Exact on other sets: same answer"
-TEXT, T, ENERGY, RELEARNED = "Text: loss change", "Alignment: t", "Two-sample: energy distance", "Relearned: level"
+TEXT, T, ENERGY = "Text: loss change", "Alignment: t", "Two-sample: energy distance"
+RELEARNED, NEVER = "Relearned: level", "Relearned: control"
 SECONDS, MEMORY = "Cost: train, CPU s", "Cost: train, peak MB"
 COLUMNS = {
     RECALL: "recall",
@@ -36,6 +37,7 @@ COLUMNS = {
     T: "t without an SAE",
     ENERGY: "energy distance",
     RELEARNED: "relearned",
+    NEVER: "never known, relearned",
     SECONDS: "train, CPU s",
     MEMORY: "train, peak MB",
 }
