@@ -31,10 +31,10 @@ class LastStep:
         copies: bool,
     ) -> None:
         self._weights = weights
-        self._optimizer = optimizer
-        backwards = isinstance(weights, WeightSet) and isinstance(optimizer, torch.optim.AdamW) and not copies
+        backwards = isinstance(weights, WeightSet) and not copies
+        self._adamw = optimizer if backwards and isinstance(optimizer, torch.optim.AdamW) else None
         self.before: dict[str, Tensor] = (
-            {} if backwards else {name: p.detach().clone() for name, p in weights.trained.items()}
+            {name: p.detach().clone() for name, p in weights.trained.items()} if self._adamw is None else {}
         )
 
     @torch.no_grad()
@@ -62,11 +62,11 @@ class LastStep:
         trained = self._weights.trained
         for name, copy in self.before.items():
             trained[name].copy_(copy)
-        if self.before or not taken:
+        if self._adamw is None or not taken:
             return max(0, taken - 1)
         if taken > 1:
             for parameter in trained.values():
-                parameter.copy_(values_before_adamw(self._optimizer, parameter, lr))
+                parameter.copy_(values_before_adamw(self._adamw, parameter, lr))
             if all(bool(p.isfinite().all()) for p in trained.values()):
                 return taken - 1
         self._weights.restore()
