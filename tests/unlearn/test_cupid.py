@@ -56,7 +56,7 @@ def test_sharpness_of_a_quadratic_is_its_second_order_expansion():
         assert float(found.rise[i]) == pytest.approx(float(expected), abs=1e-6)
         assert float(found.norm[i]) == pytest.approx(float(g.norm()))
     still = sharpness(loss, {"theta": theta}, scales, torch.zeros(2, dtype=torch.long), 0.0)
-    assert float(still.rise.abs().max()) == 0
+    assert float(still.rise.abs().max()) < 1e-12
 
 
 def test_partition_has_the_sharpest_items_and_leaves_the_model_alone(model, task):

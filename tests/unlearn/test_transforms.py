@@ -12,6 +12,7 @@ from interp_unlearn.unlearn import (
     Unlearner,
     unlearn,
 )
+from interp_unlearn.unlearn._last_step import LastStep
 
 LOW = {"layers": [0, 1], "modules": ["mlp_out"]}
 DOWN = "model.layers.{}.mlp.down_proj.weight"
@@ -74,6 +75,7 @@ def test_a_transform_can_ask_for_both_sides_apart(make):
     model = make.model()
     unlearner = Unlearner(model, make.task(), Recipe.from_dict({"objective": "grad_diff", "trainable": LOW}))
     unlearner.transforms = [Sides(None)]
+    unlearner._last = LastStep(unlearner._set, unlearner._optimizer, copies=True)  # as with a transform from the start
     before = unlearner.changed()
     unlearner.step()
     for name in before:
