@@ -94,6 +94,8 @@ CLAIMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("flat", "npo without retain", (RECALL, PROBABILITY, SAME, NEIGHBOURS)),
     ("meow", "original", (NEIGHBOURS, TEXT)),
     ("meow", "ga", (RECALL, NEIGHBOURS)),
+    ("crisp", "original", (NEIGHBOURS, ENERGY)),
+    ("sae_clamp", "original", (NEIGHBOURS,)),
     ("sae_guided", "original", (T,)),
     ("sae_guided", "npo", (T,)),
     ("sae_guided", "ga", (T,)),
