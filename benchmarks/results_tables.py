@@ -5,7 +5,7 @@
 
 A cell is the mean over runs ± their standard deviation. A difference is paired: both methods on the same target with
 the same seed; a target's number is its mean over seeds, and the interval (95 %, Student's t) takes the target as the
-unit, as `interp-unlearn compare` does.
+unit, as `interp-unlearn compare` does. Processor times are compared by their paired ratio.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ CLAIMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("klue", "ga", (RECALL, SAME, MULTI_HOP)),
     ("klue", "npo", (RECALL, SAME, MULTI_HOP)),
     ("klue", "klue random neurons", (RECALL,)),
-    ("ga same weights + gu", "ga same weights", (RECALL, PROBABILITY, NEIGHBOURS)),
+    ("ga same weights + gu", "ga same weights", (RECALL, PROBABILITY, NEIGHBOURS, SECONDS)),
     ("ga harsh + gu", "ga harsh", (RECALL, SAME, NEIGHBOURS)),
     ("ga harsh + gu cone", "ga harsh", (RECALL, SAME, NEIGHBOURS)),
     ("grad_diff harsh + gu", "grad_diff harsh", (RECALL, SAME, NEIGHBOURS)),
@@ -165,6 +165,16 @@ def difference(runs: Runs, first: str, second: str, measure: str) -> str | None:
     return f"| {first} − {second} | {COLUMNS[measure]} | {mean:+.{digits}f} | {interval} | {counts} |"
 
 
+def ratio(runs: Runs, first: str, second: str, measure: str) -> str | None:
+    """One line: the mean ratio over pairs of runs, and the least and the largest."""
+    one, other = values(runs, first, measure), values(runs, second, measure)
+    found = [one[where] / other[where] for where in sorted(one.keys() & other.keys())]
+    if not found:
+        return None
+    between = f"{min(found):.1f}× to {max(found):.1f}×"
+    return f"| {first} / {second} | {COLUMNS[measure]} | {np.mean(found):.1f}× | {between} | {len(found)} runs |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="CSV files of `interp-unlearn compare … --csv-runs`")
@@ -177,7 +187,8 @@ def main() -> None:
     print(table(runs, methods, measures))
     print("\n| difference | measure | mean | 95 % interval | targets |\n|---|---|---|---|---|")
     for first, second, compared in CLAIMS:
-        for line in (difference(runs, first, second, measure) for measure in compared):
+        for measure in compared:
+            line = (ratio if measure == SECONDS else difference)(runs, first, second, measure)
             if line:
                 print(line)
 
