@@ -10,7 +10,7 @@ from interp_unlearn._core import ConfigError, DataError, FileFormatError, neares
 from interp_unlearn.report._read import RunView
 from interp_unlearn.report._side_effects import untold
 from interp_unlearn.report._verdict import LABELS, VerdictView, verdict_of
-from interp_unlearn.verdict import Findings, LabelRules, attacked
+from interp_unlearn.verdict import Findings, LabelRules, attacked, inferred
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def gate(
 
     Args:
         run: As read by `read_run`.
-        require: Verdicts that pass, e.g. ``["forgotten"]``.
+        require: Verdicts that pass, e.g. ``["forgotten"]``. *Forgotten* does not pass where questions that need the
+            target's facts are still answered (`inferred`).
         max_side_effects: Largest side effect that passes, as a share: the drop in questions answered of any set that
             must survive, or the rise of the loss on general text relative to the original's.
         min_probability: Least probability of the verdict that passes.
@@ -70,7 +71,8 @@ def gate(
     verdict = verdict_of(run)
     if verdict.missing and (require or min_probability is not None):
         raise FileFormatError(f"{run.path}: {verdict.missing}")
-    tried = len(attacked(Findings.of(run.evidence.values(), run.tables)))
+    findings = Findings.of(run.evidence.values(), run.tables)
+    tried = len(attacked(findings))
     if "forgotten" in require and verdict.label == "forgotten" and tried < min_attacks:
         raise DataError(
             f"{run.path}: the verdict is forgotten, but {tried} attacks with a control were run and {min_attacks} are "
@@ -79,6 +81,8 @@ def gate(
     reasons = []
     if require and verdict.label not in require:
         reasons.append(f"the verdict is {_with_chance(verdict)}, not {' or '.join(require)}")
+    if "forgotten" in require and verdict.label == "forgotten":
+        reasons += [f"the target is not given, but what follows from it is: {left}" for left in inferred(findings)]
     if min_probability is not None and not verdict.probability >= min_probability:
         reasons.append(f"the verdict {_with_chance(verdict)} is less certain than {min_probability:g}")
     if max_side_effects is not None:

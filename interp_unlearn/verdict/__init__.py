@@ -36,6 +36,8 @@ from interp_unlearn.verdict._findings import read_findings as read_findings
 from interp_unlearn.verdict._gates import Gate as Gate
 from interp_unlearn.verdict._gates import Gates as Gates
 from interp_unlearn.verdict._gates import gates as gates
+from interp_unlearn.verdict._inferred import Inferred as Inferred
+from interp_unlearn.verdict._inferred import inferred as inferred
 from interp_unlearn.verdict._judge import judge as judge
 from interp_unlearn.verdict._judge import verdict as verdict
 from interp_unlearn.verdict._label import LABELS as LABELS

@@ -13,6 +13,7 @@ from interp_unlearn.verdict._combine import combine
 from interp_unlearn.verdict._features import Reading, outside, read_features
 from interp_unlearn.verdict._findings import Findings, read_findings
 from interp_unlearn.verdict._gates import LEAST_ERROR, Gate, Gates, gates
+from interp_unlearn.verdict._inferred import inferred
 from interp_unlearn.verdict._label import LabelRules, Recovered, attacked, suppression_of
 from interp_unlearn.verdict._model import Calibration, load_calibration
 from interp_unlearn.verdict._side_effects import harmed, not_tested, side_effects
@@ -40,7 +41,8 @@ def judge(
 
     The label is predicted from cheap evidence alone (`Verdict.predicted`). Evidence of attacks, where there is any, is
     reported beside the prediction; an attack that brought the target back is direct evidence and overrides
-    "forgotten". An attack that did not is no proof of absence and changes nothing.
+    "forgotten". An attack that did not is no proof of absence and changes nothing. Neither do questions that
+    need the target's facts (`inferred`), but where they are still answered, the sentence says so.
 
     Args:
         evidence: Of one run, or `Findings`.
@@ -72,10 +74,13 @@ def judge(
     harm = harmed(effects)
     beside = f"; harmed beside it: {', '.join(harm)}" if harm and label != "broken" else ""
     untried = ", and no attack with a control was run" if label == "forgotten" and not attacks.count else ""
+    left = ", ".join(map(str, inferred(findings, model.rules))) if label in ("forgotten", "over-suppressed") else ""
+    follows = f"; but what follows from it is still answered: {left}" if left else ""
+    sure = f"{label.capitalize()} (probability {probabilities[label]:.2f})"
     return Verdict(
         label=label,
         probabilities=probabilities,
-        sentence=f"{label.capitalize()} (probability {probabilities[label]:.2f}): {MEANS[label]}{untried}{beside}.",
+        sentence=f"{sure}: {MEANS[label]}{untried}{follows}{beside}.",
         decided_by=reasons,
         side_effects=effects,
         not_tested=not_tested(findings, [r for r in readings if r.feature.name in {s.feature for s in model.scales}]),

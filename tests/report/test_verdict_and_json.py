@@ -229,6 +229,24 @@ def test_forgotten_does_not_pass_on_cheap_evidence_alone(judged: Path, tmp_path:
         gate(read_run(folder), ["forgotten"], min_attacks=4)
 
 
+def test_forgotten_does_not_pass_where_two_hop_questions_are_still_answered(judged: Path, tmp_path: Path):
+    folder = shutil.copytree(judged, tmp_path / "superficial")
+    write_json(folder / "verdict.json", {**VERDICT, "label": "forgotten"})
+    for file in ("behaviour.before", "behaviour.after", "behaviour.gold", "behaviour_change"):
+        path = folder / "tables" / f"{file}.json"
+        if path.exists():
+            old = Labelled.from_json(json.loads(path.read_text()))
+            sets, *others = old.axes
+            assert "multi_hop" not in sets.labels
+            row = np.full((1, *old.values.shape[1:]), 0.0 if file.endswith("gold") else 0.9)
+            axes = (Axis("set", (*sets.labels, "multi_hop")), *others)
+            write_json(path, replace(old, values=np.concatenate([old.values, row]), axes=axes).to_json())
+    result = gate(read_run(folder), ["forgotten"], min_attacks=0)
+    assert not result.passed
+    assert "what follows from it is: two-hop questions (90%" in result.reasons[0]
+    assert result.verdict.label == "forgotten"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
