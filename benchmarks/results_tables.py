@@ -2,6 +2,7 @@
 
     interp-unlearn compare runs/results/tinyworld --csv-runs docs/data/results_tinyworld_runs.csv
     python benchmarks/results_tables.py docs/data/results_tinyworld_runs.csv
+    python benchmarks/results_tables.py A.csv B.csv --narrow docs/data/results_smollm2_runs.csv   # the published file
 
 A cell is the mean over runs ± their standard deviation. A difference is paired: both methods on the same target with
 the same seed; a target's number is its mean over seeds, and the interval (95 %, Student's t) takes the target as the
@@ -64,6 +65,8 @@ LABELS = {
     "rmu": "RMU",
     "sae_guided": "**SAE-guided**",
     "residual": "the same in residual space",
+    "random dictionary": "the same in a random dictionary",
+    "pca": "the same in principal components",
     "crisp": "CRISP",
     "sae_clamp": "SAE clamp",
     "dsg": "DSG",
@@ -99,8 +102,18 @@ CLAIMS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("sae_guided", "original", (T,)),
     ("sae_guided", "npo", (T,)),
     ("sae_guided", "ga", (T,)),
+    ("residual", "sae_guided", (RECALL, PROBABILITY, NEIGHBOURS, T, RELEARNED)),
 )
 """Pairs behind the claims, and what is compared."""
+
+PUBLISHED = (
+    *COLUMNS,
+    "Alignment in the SAE: t",
+    "Alignment in the second SAE: t",
+    "Alignment: unknown",
+    "Two-sample: unknown",
+)
+"""Measures of the published file."""
 
 Runs = dict[tuple[str, str, str, str], float]
 """(method, target, seed, measure) to value."""
@@ -116,6 +129,21 @@ def read(paths: Iterable[Path]) -> Runs:
                 if row[field]:
                     found[(method, *where)] = float(row[field])
     return found
+
+
+def narrow(paths: Iterable[Path], out: Path) -> None:
+    """Write the rows of the page's measures, sorted, to six digits, without folders and relations."""
+    fields = ("model", "world", "target", "seed", "method", "measure", "value", "original", "gold")
+    rows = set()
+    for path in paths:
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+            if row["measure"] in PUBLISHED and row["value"]:
+                numbers = {k: f"{float(row[k]):.6g}" for k in ("value", "original", "gold") if row[k]}
+                whole = {**row, **numbers, "target": row["target"].split(" (")[0]}
+                rows.add(tuple(whole[field] for field in fields))
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([fields, *sorted(rows)])
 
 
 def values(runs: Runs, method: str, measure: str) -> dict[tuple[str, str], float]:
@@ -179,7 +207,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="CSV files of `interp-unlearn compare … --csv-runs`")
     parser.add_argument("--measure", nargs="+", default=list(COLUMNS), choices=list(COLUMNS), help="columns")
+    parser.add_argument("--narrow", type=Path, metavar="OUT", help="write the published file of these runs, and stop")
     args = parser.parse_args()
+    if args.narrow:
+        narrow(args.runs, args.narrow)
+        return
     runs = read(args.runs)
     known = {method for method, *_ in runs}
     methods = [m for m in LABELS if m in known] + sorted(known - LABELS.keys())
