@@ -42,8 +42,8 @@ def gate(
 
     Args:
         run: As read by `read_run`.
-        require: Verdicts that pass, e.g. ``["forgotten"]``. *Forgotten* does not pass where questions that need the
-            target's facts are still answered (`inferred`).
+        require: Verdicts that pass, e.g. ``["forgotten"]``. Unless *hidden* passes too, *forgotten* does not where
+            questions that need the target's facts are still answered (`inferred`).
         max_side_effects: Largest side effect that passes, as a share: the drop in questions answered of any set that
             must survive, or the rise of the loss on general text relative to the original's.
         min_probability: Least probability of the verdict that passes.
@@ -81,7 +81,7 @@ def gate(
     reasons = []
     if require and verdict.label not in require:
         reasons.append(f"the verdict is {_with_chance(verdict)}, not {' or '.join(require)}")
-    if "forgotten" in require and verdict.label == "forgotten":
+    if "forgotten" in require and "hidden" not in require and verdict.label == "forgotten":
         reasons += [f"the target is not given, but what follows from it is: {left}" for left in inferred(findings)]
     if min_probability is not None and not verdict.probability >= min_probability:
         reasons.append(f"the verdict {_with_chance(verdict)} is less certain than {min_probability:g}")

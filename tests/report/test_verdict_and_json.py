@@ -245,6 +245,7 @@ def test_forgotten_does_not_pass_where_two_hop_questions_are_still_answered(judg
     assert not result.passed
     assert "what follows from it is: two-hop questions (90%" in result.reasons[0]
     assert result.verdict.label == "forgotten"
+    assert gate(read_run(folder), ["forgotten", "hidden"], min_attacks=0).passed  # who lets hidden pass asks for less
 
 
 @pytest.mark.parametrize(
